@@ -1,0 +1,15 @@
+# Libraries from Debian (bookworm) or Ubuntu (22.04 or newer), and Homebrew on macOS. Reasons: docs/dependencies.md.
+find_package(Threads REQUIRED)
+find_package(fmt 8.1 REQUIRED)
+find_package(spdlog 1.9 REQUIRED)
+find_package(nlohmann_json 3.10 REQUIRED)
+find_package(CLI11 2.1 REQUIRED)
+find_package(Boost 1.74 REQUIRED)  # headers only: Asio, Beast
+find_package(CURL 7.81 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.39)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc>=2.7)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash>=0.8.0)
+if(LLORCH_TESTS)
+  find_package(GTest 1.11 REQUIRED)
+endif()

@@ -8,7 +8,7 @@ find_package(Boost 1.74 REQUIRED)  # headers only: Asio, Beast
 find_package(CURL 7.81 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.39)
-pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc>=2.7)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc>=2.4)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash>=0.8.0)
 if(LLORCH_TESTS)
   find_package(GTest 1.11 REQUIRED)

@@ -8,13 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "plan/plan.h"
 #include "tensor/tensor.h"
 
 namespace llorch {
 
-// Paged KV memory of one program, for all layers. Page p holds page_size consecutive positions of one sequence, K and V,
-// all KV heads, all layers.
+// Paged KV memory of one program, for all layers. Page p holds page_size consecutive positions of one sequence, K and
+// V, all KV heads, all layers.
 struct KvShape {
   uint32_t n_pages = 0;
   uint32_t page_size = 64;    // positions; a power of two, 16..64
@@ -22,6 +23,9 @@ struct KvShape {
 
   static constexpr uint32_t kMaxPageSize = 64;
 };
+
+// Throws Error if page_size or dtype is not one of those stated above.
+void check_kv(const KvShape& kv);
 
 // Bytes of one page: 2 (K, V) * layers * kv heads * head_dim * page_size * element.
 size_t kv_page_bytes(const Plan& plan, const KvShape& kv);
@@ -36,17 +40,13 @@ struct Batch {
     uint32_t first_page = 0;      // into pages; page j of the sequence holds positions [j * page_size, ...)
     uint32_t n_pages = 0;         // enough for first_position + n_rows
   };
-  std::vector<int32_t> tokens;      // [rows]
-  std::vector<Sequence> sequences;  // cover the rows in order
-  std::vector<uint32_t> pages;      // all page tables, one after another
+  std::vector<int32_t> tokens;       // [rows]
+  std::vector<Sequence> sequences;   // cover the rows in order
+  std::vector<uint32_t> pages;       // all page tables, one after another
   std::vector<uint32_t> logit_rows;  // rows that want logits, ascending
 
   uint32_t rows() const { return static_cast<uint32_t>(tokens.size()); }
 };
-
-// Throws BugError naming the first inconsistency (a page out of range, a position beyond the context, a token beyond the
-// vocabulary, rows not covered, ...). Every program calls it first.
-void check_batch(const Batch& batch, const Plan& plan, const KvShape& kv);
 
 // Where weights come from at load. open() returns a view that stays valid until close() of the same tensor; a backend
 // opens and closes weights one after another in plan order, so that a source may map or make them one at a time.
@@ -64,11 +64,15 @@ class PlacedWeights {
 
 struct CompileOptions {
   KvShape kv;
-  uint32_t max_rows = 512;         // of one batch
-  uint32_t max_logit_rows = 64;    // of one batch
-  std::vector<std::string> taps;   // names of steps whose output is kept by run()
-  bool poison = false;             // tests: NaN in activations and KV pages, sentinels around slots, checked by run()
+  uint32_t max_rows = 512;        // of one batch
+  uint32_t max_logit_rows = 64;   // of one batch
+  std::vector<std::string> taps;  // names of steps whose output is kept by run()
+  bool poison = false;            // tests: NaN in activations and KV pages, sentinels around slots, checked by run()
 };
+
+// Throws BugError naming the first inconsistency (a page out of range, a position beyond the context, a token beyond
+// the vocabulary, rows not covered, ...). Every program calls it first.
+void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options);
 
 struct BackendInfo {
   std::string name;    // "cpu", "reference", ...
@@ -76,9 +80,19 @@ struct BackendInfo {
   size_t memory_bytes = 0;
 };
 
-// A failure inside run(): the step's address, shapes and device, then the cause.
+// Where a step failed: its address, shapes and device, then the cause.
 struct StepFailure {
   std::string step, verb, shapes, device, cause;
+};
+
+// A failure inside Program::run(). what() carries all of the failure's fields.
+class StepError : public Error {
+ public:
+  explicit StepError(StepFailure failure);
+  const StepFailure& failure() const { return failure_; }
+
+ private:
+  StepFailure failure_;
 };
 
 // A compiled plan with its KV memory and activations. Not thread-safe: one caller at a time.
@@ -94,6 +108,9 @@ class Program {
 
   // Bytes of KV pages and activations.
   virtual size_t bytes() const = 0;
+
+  virtual const Plan& plan() const = 0;
+  virtual const CompileOptions& options() const = 0;
 };
 
 class Backend {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <variant>
 #include <vector>
@@ -79,5 +80,8 @@ std::string_view verb(const Op& op);
 
 // The slot that a step writes (RopeAppend: the slot it rotates in place).
 SlotId output_slot(const Op& op);
+
+// The slot that a step reads, if any. An accumulating Linear reads its output slot too.
+std::optional<SlotId> input_slot(const Op& op);
 
 }  // namespace llorch

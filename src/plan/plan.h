@@ -43,7 +43,8 @@ struct RopeTable {
   std::vector<float> cos, sin;
 };
 
-// A plan is immutable once built (plan/builder.h). The logits are its last step's output: [rows that want logits, vocab].
+// A plan is immutable once built (plan/builder.h). The logits are its last step's output: [rows that want logits,
+// vocab].
 struct Plan {
   std::vector<Step> steps;
   std::vector<Slot> slots;

@@ -14,6 +14,7 @@ namespace llorch {
 
 struct BlockQ8_0 {
   static constexpr int kElements = 32;
+  static constexpr bool kHasMinimum = false;
   uint16_t d;
   int8_t qs[32];
 };
@@ -21,6 +22,7 @@ static_assert(sizeof(BlockQ8_0) == 34);
 
 struct BlockQ4_0 {
   static constexpr int kElements = 32;
+  static constexpr bool kHasMinimum = false;
   uint16_t d;
   uint8_t qs[16];
 };
@@ -28,6 +30,7 @@ static_assert(sizeof(BlockQ4_0) == 18);
 
 struct BlockQ4_1 {
   static constexpr int kElements = 32;
+  static constexpr bool kHasMinimum = true;
   uint16_t d;
   uint16_t m;
   uint8_t qs[16];

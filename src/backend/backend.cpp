@@ -1,0 +1,49 @@
+#include "backend/backend.h"
+
+namespace llorch {
+
+StepError::StepError(StepFailure failure)
+    : Error(fmt::format("step {} ({}) {} on {}: {}", failure.step, failure.verb, failure.shapes, failure.device,
+                        failure.cause)),
+      failure_(std::move(failure)) {}
+
+void check_kv(const KvShape& kv) {
+  const uint32_t size = kv.page_size;
+  if (size < 16 || size > KvShape::kMaxPageSize || (size & (size - 1)) != 0)
+    fail("KV page size: expected a power of two from 16 to {}, got {}", KvShape::kMaxPageSize, size);
+  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32)
+    fail("KV dtype: expected f16 or f32, got {}", to_string(kv.dtype));
+}
+
+size_t kv_page_bytes(const Plan& plan, const KvShape& kv) {
+  return size_t{2} * plan.n_layers * plan.heads.n_kv_heads * plan.heads.head_dim * kv.page_size * block_bytes(kv.dtype);
+}
+
+void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options) {
+  const KvShape& kv = options.kv;
+  LLORCH_CHECK(batch.rows() > 0 && batch.rows() <= options.max_rows, "{} rows, at most {}", batch.rows(),
+               options.max_rows);
+  for (const int32_t token : batch.tokens)
+    LLORCH_CHECK(token >= 0 && static_cast<uint32_t>(token) < plan.vocab, "token {} of {}", token, plan.vocab);
+  uint32_t next_row = 0;
+  for (const Batch::Sequence& s : batch.sequences) {
+    LLORCH_CHECK(s.first_row == next_row && s.n_rows > 0, "sequence starts at row {}, expected {}", s.first_row,
+                 next_row);
+    const uint64_t end = uint64_t{s.first_position} + s.n_rows;
+    LLORCH_CHECK(end <= plan.context(), "positions up to {} exceed the context {}", end, plan.context());
+    LLORCH_CHECK(end <= uint64_t{s.n_pages} * kv.page_size, "{} positions in {} pages of {}", end, s.n_pages,
+                 kv.page_size);
+    LLORCH_CHECK(uint64_t{s.first_page} + s.n_pages <= batch.pages.size(), "page table [{}, +{}) of {}", s.first_page,
+                 s.n_pages, batch.pages.size());
+    next_row += s.n_rows;
+  }
+  LLORCH_CHECK(next_row == batch.rows(), "sequences cover {} of {} rows", next_row, batch.rows());
+  for (const uint32_t page : batch.pages) LLORCH_CHECK(page < kv.n_pages, "page {} of {}", page, kv.n_pages);
+  LLORCH_CHECK(batch.logit_rows.size() <= options.max_logit_rows, "{} logit rows, at most {}", batch.logit_rows.size(),
+               options.max_logit_rows);
+  for (size_t i = 0; i < batch.logit_rows.size(); ++i)
+    LLORCH_CHECK(batch.logit_rows[i] < batch.rows() && (i == 0 || batch.logit_rows[i - 1] < batch.logit_rows[i]),
+                 "logit row {} of {}", batch.logit_rows[i], batch.rows());
+}
+
+}  // namespace llorch

@@ -1,0 +1,276 @@
+#include "backend/reference/reference_backend.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "backend/reference/arithmetic.h"
+#include "backend/slots.h"
+#include "base/half.h"
+
+namespace llorch {
+namespace {
+
+// The file's own bytes, copied.
+class ReferenceWeights final : public PlacedWeights {
+ public:
+  ReferenceWeights(const Plan& plan, const WeightSource& source) {
+    for (const Weight& weight : plan.weights) {
+      const Tensor in = source.open(weight);
+      bytes_.emplace_back(in.bytes.begin(), in.bytes.end());
+      tensors_.push_back({weight.name, weight.dtype, weight.shape, bytes_.back()});
+      const size_t expected =
+          static_cast<size_t>(tensors_.back().rows()) * row_bytes(weight.dtype, weight.shape.back());
+      if (in.dtype != weight.dtype || in.shape != weight.shape || in.bytes.size() != expected)
+        fail("weight {}: expected {} {} in {} bytes, got {} {} in {}", weight.name, to_string(weight.dtype),
+             shape_string(weight.shape), expected, to_string(in.dtype), shape_string(in.shape), in.bytes.size());
+      source.close(in);
+    }
+  }
+
+  size_t bytes() const override {
+    size_t total = 0;
+    for (const auto& b : bytes_) total += b.size();
+    return total;
+  }
+  const Tensor& tensor(WeightId id) const { return tensors_[static_cast<size_t>(id)]; }
+  std::vector<float> row(WeightId id, int64_t index) const {
+    std::vector<float> values(static_cast<size_t>(tensor(id).cols()));
+    read_row(tensor(id), index, values.data());
+    return values;
+  }
+
+ private:
+  std::vector<std::vector<std::byte>> bytes_;
+  std::vector<Tensor> tensors_;
+};
+
+// Keys and values as float32 after rounding to the KV dtype, [layer][page][position][kv head][head_dim].
+class KvCache {
+ public:
+  KvCache(const Plan& plan, const CompileOptions& options)
+      : kv_(options.kv), stride_(size_t{plan.heads.n_kv_heads} * plan.heads.head_dim) {
+    const size_t n = size_t{plan.n_layers} * kv_.n_pages * kv_.page_size * stride_;
+    const float fill = options.poison ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+    k_.assign(n, fill);
+    v_.assign(n, fill);
+  }
+
+  size_t index(uint32_t layer, uint32_t page, uint32_t offset) const {
+    return ((size_t{layer} * kv_.n_pages + page) * kv_.page_size + offset) * stride_;
+  }
+  float round(float value) const { return kv_.dtype == DType::kF16 ? f16_to_f32(f32_to_f16_saturate(value)) : value; }
+  std::vector<float>& k() { return k_; }
+  std::vector<float>& v() { return v_; }
+  size_t bytes() const { return (k_.size() + v_.size()) * sizeof(float); }
+
+ private:
+  KvShape kv_;
+  size_t stride_;
+  std::vector<float> k_, v_;
+};
+
+class ReferenceProgram final : public Program {
+ public:
+  ReferenceProgram(const Plan& plan, std::shared_ptr<const ReferenceWeights> weights, const CompileOptions& options)
+      : plan_(plan),
+        options_(options),
+        weights_(std::move(weights)),
+        slots_(plan_, options_),
+        taps_(plan_, options_.taps),
+        kv_(plan_, options_) {}
+
+  std::span<const float> run(const Batch& batch) override {
+    check_batch(batch, plan_, options_);
+    batch_ = &batch;
+    rows_ = batch.rows();
+    if (options_.poison) slots_.poison();
+    for (size_t i = 0; i < plan_.steps.size(); ++i) {
+      const Op& op = plan_.steps[i].op;
+      std::visit(*this, op);
+      if (taps_.wants(i)) taps_.record(i, output(op));
+    }
+    if (options_.poison) slots_.check_guards();
+    return output(plan_.steps.back().op);
+  }
+
+  std::span<const float> tap(std::string_view step) const override { return taps_.find(step); }
+  size_t bytes() const override { return slots_.bytes() + kv_.bytes(); }
+  const Plan& plan() const override { return plan_; }
+  const CompileOptions& options() const override { return options_; }
+
+  void operator()(const Embed& op) {
+    for (uint32_t r = 0; r < rows_; ++r) {
+      const std::vector<float> values = weights_->row(op.table, batch_->tokens[r]);
+      std::transform(values.begin(), values.end(), row(op.y, r), [&](float v) { return v * op.scale; });
+    }
+  }
+
+  void operator()(const RmsNorm& op) {
+    const std::vector<float> weight = weights_->row(op.weight, 0);
+    for (uint32_t r = 0; r < rows_; ++r)
+      reference::rms_norm(row(op.x, r), weight.data(), op.eps, static_cast<int>(width(op.x)), row(op.y, r));
+  }
+
+  void operator()(const Linear& op) {
+    uint32_t column = 0;
+    for (size_t i = 0; i < op.weights.size(); ++i) {
+      const Tensor& w = weights_->tensor(op.weights[i]);
+      const std::vector<float> bias = op.biases.empty() ? std::vector<float>() : weights_->row(op.biases[i], 0);
+      for (int64_t n = 0; n < w.rows(); ++n, ++column)
+        for (uint32_t r = 0; r < rows_; ++r) {
+          float y = dot(w, n, row(op.x, r));
+          if (!bias.empty()) y = y + bias[static_cast<size_t>(n)];
+          float& out = row(op.y, r)[column];
+          out = op.accumulate ? out + y : y;
+        }
+    }
+  }
+
+  void operator()(const RopeAppend& op) {
+    const Heads& h = plan_.heads;
+    const uint32_t half = h.head_dim / 2;
+    for_each_row([&](uint32_t r, uint32_t position, const Batch::Sequence& s) {
+      const float* cos = &plan_.rope.cos[size_t{position} * half];
+      const float* sin = &plan_.rope.sin[size_t{position} * half];
+      float* qkv = row(op.qkv, r);
+      for (uint32_t head = 0; head < h.n_heads + h.n_kv_heads; ++head)
+        for (uint32_t i = 0; i < half; ++i) {
+          float* x = qkv + head * h.head_dim;
+          if (op.pairs == RopePairs::kInterleaved)
+            reference::rotate(x[2 * i], x[2 * i + 1], cos[i], sin[i]);
+          else
+            reference::rotate(x[i], x[i + half], cos[i], sin[i]);
+        }
+      const float* k = qkv + h.n_heads * h.head_dim;
+      const float* v = k + h.n_kv_heads * h.head_dim;
+      const size_t at = kv_index(op.layer, s, position);
+      for (size_t d = 0; d < size_t{h.n_kv_heads} * h.head_dim; ++d) {
+        kv_.k()[at + d] = kv_.round(k[d]);
+        kv_.v()[at + d] = kv_.round(v[d]);
+      }
+    });
+  }
+
+  void operator()(const Attention& op) {
+    for_each_row([&](uint32_t r, uint32_t position, const Batch::Sequence& s) {
+      for (uint32_t head = 0; head < plan_.heads.n_heads; ++head) attend(op, r, position, s, head);
+    });
+  }
+
+  void operator()(const GatedAct& op) {
+    const uint32_t n = width(op.y);
+    for (uint32_t r = 0; r < rows_; ++r) {
+      const float* gate = row(op.gate_up, r);
+      for (uint32_t i = 0; i < n; ++i) row(op.y, r)[i] = silu_f32(gate[i]) * gate[n + i];
+    }
+  }
+
+  void operator()(const GatherRows& op) {
+    for (size_t i = 0; i < batch_->logit_rows.size(); ++i)
+      std::copy_n(row(op.x, batch_->logit_rows[i]), width(op.x), row(op.y, static_cast<uint32_t>(i)));
+    rows_ = static_cast<uint32_t>(batch_->logit_rows.size());
+  }
+
+ private:
+  uint32_t width(SlotId id) const { return plan_.slot(id).width; }
+  float* row(SlotId id, uint32_t r) { return slots_.data(id) + size_t{r} * width(id); }
+  std::span<const float> output(const Op& op) const {
+    return {slots_.data(output_slot(op)), size_t{rows_} * width(output_slot(op))};
+  }
+
+  template <typename F>
+  void for_each_row(F f) {
+    for (const Batch::Sequence& s : batch_->sequences)
+      for (uint32_t i = 0; i < s.n_rows; ++i) f(s.first_row + i, s.first_position + i, s);
+  }
+
+  size_t kv_index(uint32_t layer, const Batch::Sequence& s, uint32_t position) const {
+    const uint32_t page = batch_->pages[s.first_page + position / options_.kv.page_size];
+    return kv_.index(layer, page, position % options_.kv.page_size);
+  }
+
+  // Dot product of weight row n with x, in the arithmetic of the weight's type.
+  static float dot(const Tensor& w, int64_t n, const float* x) {
+    const auto k_size = static_cast<int>(w.cols());
+    switch (w.dtype) {
+      case DType::kF32:
+      case DType::kF16:
+      case DType::kBF16: {
+        std::vector<float> values(static_cast<size_t>(k_size));
+        read_row(w, n, values.data());
+        return reference::dot(values.data(), x, k_size);
+      }
+      case DType::kQ8_0:
+        return dot_blocks<BlockQ8_0>(w, n, x);
+      case DType::kQ4_0:
+        return dot_blocks<BlockQ4_0>(w, n, x);
+      case DType::kQ4_1:
+        return dot_blocks<BlockQ4_1>(w, n, x);
+    }
+    return 0.0f;
+  }
+
+  template <typename Block>
+  static float dot_blocks(const Tensor& w, int64_t n, const float* x) {
+    const size_t n_blocks = static_cast<size_t>(w.cols()) / Block::kElements;
+    std::vector<reference::Int16Block> quantized(n_blocks);
+    for (size_t b = 0; b < n_blocks; ++b) quantized[b] = reference::quantize(x + b * reference::kQuantBlock);
+    const auto* blocks = reinterpret_cast<const Block*>(w.bytes.data()) + static_cast<size_t>(n) * n_blocks;
+    return reference::dot(blocks, quantized.data(), static_cast<int>(n_blocks));
+  }
+
+  void attend(const Attention& op, uint32_t r, uint32_t position, const Batch::Sequence& s, uint32_t head) {
+    const Heads& h = plan_.heads;
+    const size_t kv_head_offset = size_t{head / (h.n_heads / h.n_kv_heads)} * h.head_dim;
+    const float* q = row(op.qkv, r) + head * h.head_dim;
+    const uint32_t first = op.window != 0 && position + 1 > op.window ? position + 1 - op.window : 0;
+    reference::Softmax state{.o = std::vector<float>(h.head_dim, 0.0f)};
+    std::vector<float> scores;
+    for (uint32_t chunk = first / reference::kChunk * reference::kChunk; chunk <= position;
+         chunk += reference::kChunk) {
+      const uint32_t begin = std::max(chunk, first);
+      scores.clear();
+      for (uint32_t p = begin; p <= position && p < chunk + reference::kChunk; ++p) {
+        const float* k = &kv_.k()[kv_index(op.layer, s, p) + kv_head_offset];
+        float sum = 0.0f;
+        for (uint32_t d = 0; d < h.head_dim; ++d) sum = std::fma(q[d], k[d], sum);
+        scores.push_back(sum * op.scale);
+      }
+      reference::merge_chunk(state, scores, static_cast<int>(begin), [&](int p) {
+        return &kv_.v()[kv_index(op.layer, s, static_cast<uint32_t>(p)) + kv_head_offset];
+      });
+    }
+    float* y = row(op.y, r) + head * h.head_dim;
+    for (uint32_t d = 0; d < h.head_dim; ++d) y[d] = state.o[d] / state.l;
+  }
+
+  const Plan plan_;
+  const CompileOptions options_;
+  std::shared_ptr<const ReferenceWeights> weights_;
+  Slots slots_;
+  Taps taps_;
+  KvCache kv_;
+  const Batch* batch_ = nullptr;
+  uint32_t rows_ = 0;
+};
+
+class ReferenceBackend final : public Backend {
+ public:
+  BackendInfo info() const override { return {"reference", "scalar float32, one thread", 0}; }
+  std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
+    return std::make_shared<ReferenceWeights>(plan, source);
+  }
+  std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
+                                   const CompileOptions& options) override {
+    check_kv(options.kv);
+    auto own = std::dynamic_pointer_cast<const ReferenceWeights>(weights);
+    LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
+    return std::make_unique<ReferenceProgram>(plan, std::move(own), options);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace llorch

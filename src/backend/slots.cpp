@@ -1,0 +1,95 @@
+#include "backend/slots.h"
+
+#include <sys/mman.h>
+
+#include <bit>
+#include <limits>
+
+namespace llorch {
+namespace {
+constexpr uint32_t kGuardPattern = 0x5afe5afeu;
+constexpr size_t kAlignFloats = 16;  // 64 bytes
+}  // namespace
+
+std::vector<bool> gathered_steps(const Plan& plan) {
+  std::vector<bool> gathered(plan.steps.size());
+  bool after = false;
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    after = after || std::holds_alternative<GatherRows>(plan.steps[i].op);
+    gathered[i] = after;
+  }
+  return gathered;
+}
+
+void Slots::Free::operator()(float* memory) const { munmap(memory, bytes); }
+
+Slots::Slots(const Plan& plan, const CompileOptions& options) : plan_(plan) {
+  std::vector<size_t> rows(plan.slots.size(), 0);
+  const std::vector<bool> gathered = gathered_steps(plan);
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    size_t& r = rows[static_cast<size_t>(output_slot(plan.steps[i].op))];
+    r = std::max<size_t>(r, gathered[i] ? options.max_logit_rows : options.max_rows);
+  }
+  for (size_t i = 0; i < plan.slots.size(); ++i) {
+    offsets_.push_back(n_floats_);
+    sizes_.push_back(rows[i] * plan.slots[i].width);
+    n_floats_ += (sizes_[i] + kGuardFloats + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+  }
+  const size_t total = std::max<size_t>(n_floats_, 1) * sizeof(float);
+  void* memory = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) fail("cannot allocate {} bytes for activations", total);
+  memory_ = std::unique_ptr<float, Free>(static_cast<float*>(memory), Free{total});
+}
+
+void Slots::poison() {
+  for (size_t i = 0; i < offsets_.size(); ++i) {
+    float* slot = memory_.get() + offsets_[i];
+    std::fill_n(slot, sizes_[i], std::numeric_limits<float>::quiet_NaN());
+    std::fill_n(slot + sizes_[i], kGuardFloats, std::bit_cast<float>(kGuardPattern));
+  }
+}
+
+void Slots::check_guards() const {
+  for (size_t i = 0; i < offsets_.size(); ++i) {
+    const float* guard = memory_.get() + offsets_[i] + sizes_[i];
+    for (size_t k = 0; k < kGuardFloats; ++k)
+      LLORCH_CHECK(std::bit_cast<uint32_t>(guard[k]) == kGuardPattern, "slot {} was written {} floats past its end",
+                   plan_.slots[i].name, k + 1);
+  }
+}
+
+Taps::Taps(const Plan& plan, const std::vector<std::string>& names) : index_(plan.steps.size(), -1) {
+  for (const std::string& name : names) {
+    const int step = plan.find_step(name);
+    if (step < 0) fail("tap {}: the plan has no step of this name", name);
+    index_[static_cast<size_t>(step)] = static_cast<int>(copies_.size());
+    copies_.push_back({name, {}});
+  }
+}
+
+void Taps::record(size_t step, std::span<const float> output) {
+  copies_[static_cast<size_t>(index_[step])].values.assign(output.begin(), output.end());
+}
+
+std::span<const float> Taps::find(std::string_view name) const {
+  for (const Copy& copy : copies_)
+    if (copy.name == name) return copy.values;
+  fail("step {} is not tapped", name);
+}
+
+std::string step_shapes(const Plan& plan, const Op& op, uint32_t rows) {
+  const auto slot = [&](SlotId id) {
+    return fmt::format("{} f32 [{}, {}]", plan.slot(id).name, rows, plan.slot(id).width);
+  };
+  std::string text;
+  if (const auto in = input_slot(op)) text = slot(*in) + " -> ";
+  text += slot(output_slot(op));
+  if (const auto* linear = std::get_if<Linear>(&op))
+    for (const WeightId id : linear->weights) {
+      const Weight& w = plan.weight(id);
+      text += fmt::format(", {} {} {}", w.name, to_string(w.dtype), shape_string(w.shape));
+    }
+  return text;
+}
+
+}  // namespace llorch

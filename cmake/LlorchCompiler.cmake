@@ -1,3 +1,10 @@
+# Compilers that know enough of C++20.
+if((CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 11)
+   OR (CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14))
+  message(FATAL_ERROR "llorch needs g++ 11 or clang 14, or newer; this is ${CMAKE_CXX_COMPILER_ID} "
+                      "${CMAKE_CXX_COMPILER_VERSION} (${CMAKE_CXX_COMPILER})")
+endif()
+
 # Flags that every target of the project shares, as the interface target llorch_flags.
 add_library(llorch_flags INTERFACE)
 target_include_directories(llorch_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)

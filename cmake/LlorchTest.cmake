@@ -1,12 +1,30 @@
-# llorch_test(NAME sources... [LINK libraries...]): one GoogleTest program; each of its cases is a ctest test.
+# llorch_test(NAME sources... [LINK libraries...] [LABEL unit|conformance|golden|e2e] [THREADS]): one GoogleTest program;
+# each of its cases is a ctest test with that label (default: unit). THREADS marks a program that starts threads: its
+# label ends in -threads, and the tsan preset runs it. The targets llorch_<label>_tests and llorch_threads_tests build
+# the programs of one kind.
 include(GoogleTest)
+foreach(kind unit conformance golden e2e threads)
+  add_custom_target(llorch_${kind}_tests)
+endforeach()
+
 function(llorch_test name)
   if(NOT LLORCH_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "THREADS" "LABEL" "LINK" ${ARGN})
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  if(NOT ARG_LABEL MATCHES "^(unit|conformance|golden|e2e)$")
+    message(FATAL_ERROR "llorch_test(${name}): unknown label ${ARG_LABEL}; expected unit, conformance, golden or e2e")
+  endif()
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE llorch_flags ${ARG_LINK} GTest::gtest GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE LLORCH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
+  add_dependencies(llorch_${ARG_LABEL}_tests ${name})
+  if(ARG_THREADS)
+    add_dependencies(llorch_threads_tests ${name})
+    string(APPEND ARG_LABEL -threads)
+  endif()
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 LABELS ${ARG_LABEL})
 endfunction()

@@ -45,6 +45,7 @@ class Checkpoint {
   const Tensor& at(std::string_view canonical) const;
 
   // SafeTensors: config.json, an Error if it is absent; generation_config.json, null if it is absent. Errors for GGUF.
+  bool has_config() const { return config_.has_value(); }
   const nlohmann::json& config() const;
   const nlohmann::json& generation_config() const;
 

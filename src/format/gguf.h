@@ -55,9 +55,10 @@ class GgufMetadata {
   const std::vector<Value>& values() const { return values_; }  // file order
   bool contains(std::string_view key) const { return find(key) != nullptr; }
 
-  // nullopt if the key is absent; Error naming file, key, expected and got if its type is another one. u64 takes every
-  // integer type that holds a value of 0 or more; f64 takes f32 and f64.
+  // nullopt if the key is absent; Error naming file, key, expected and got if its type is another one. u64 and
+  // i64 take every integer type whose value fits; f64 takes f32 and f64.
   std::optional<uint64_t> u64(std::string_view key) const;
+  std::optional<int64_t> i64(std::string_view key) const;
   std::optional<double> f64(std::string_view key) const;
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<std::string_view> str(std::string_view key) const;

@@ -19,19 +19,20 @@ struct UnsupportedTensor {
   std::string type;
   std::vector<int64_t> shape;
   uint64_t bytes = 0;
+  std::filesystem::path file;
 };
 
 class TensorTable {
  public:
-  // Both throw Error naming `file` if the name is taken.
+  // Both throw Error naming the file if the name is taken.
   void add(Tensor tensor, const std::filesystem::path& file);
-  void add(UnsupportedTensor tensor, const std::filesystem::path& file);
+  void add(UnsupportedTensor tensor);
 
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const std::vector<UnsupportedTensor>& unsupported() const { return unsupported_; }
 
-  // nullptr if absent. Throws Error naming `file`, tensor, its type and the supported ones if the type is unsupported.
-  const Tensor* find(std::string_view name, const std::filesystem::path& file) const;
+  // nullptr if absent. Throws Error naming file, tensor, its type and the supported ones if the type is unsupported.
+  const Tensor* find(std::string_view name) const;
 
  private:
   struct Place {

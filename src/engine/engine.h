@@ -1,23 +1,32 @@
 // The engine: many requests at once through one program, on one thread of its own.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "backend/backend.h"
 #include "engine/request.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "engine/token_rate.h"
 
 namespace llorch {
 
+// Limits are cut down to what the program was compiled for.
 struct EngineOptions {
-  uint32_t context = 0;             // positions of one sequence (Plan::context(), or less)
-  uint32_t vocab = 0;               // Plan::vocab
-  KvShape kv;                       // as the program was compiled
-  uint32_t max_step_rows = 512;     // rows of one step: at most CompileOptions::max_rows
+  uint32_t context = 0;             // positions of one sequence; 0: the plan's
+  uint32_t max_step_rows = 512;     // rows of one step
   uint32_t max_prefill_rows = 512;  // prefill rows of one step; bounds how long decodes and cancels wait
-  uint32_t max_running = 64;        // sequences of one step: at most CompileOptions::max_logit_rows and max_step_rows
+  uint32_t max_running = 64;        // sequences that own pages
   uint32_t unhealthy_after = 3;     // failed steps in a row
   // Tests only, the seed's bug: a new sequence believes that the positions of the last one that ended are its own.
   bool fault_keep_positions = false;
@@ -29,8 +38,8 @@ struct EngineStats {
   uint32_t kv_pages_free = 0;
   uint32_t kv_pages_total = 0;
   uint64_t steps = 0;
+  uint64_t rows = 0;  // of all steps: prefill, decode and recomputed ones
   uint64_t tokens_generated = 0;
-  uint64_t tokens_prefilled = 0;
   uint64_t preemptions = 0;
   double tokens_per_sec = 0;  // generated, over about the last second; 0 when idle
   bool healthy = true;        // false after unhealthy_after failed steps in a row, until one succeeds
@@ -68,6 +77,60 @@ class Engine {
 
   // Any thread; never blocks. The fields are each current, not one snapshot.
   EngineStats stats() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // What other threads hand to the engine thread.
+  struct Submitted {
+    std::unique_ptr<Sequence> sequence;
+    std::optional<Refusal> refusal;
+  };
+  struct Inbox {
+    std::vector<Submitted> submitted;
+    std::vector<RequestId> cancelled;
+    bool empty() const { return submitted.empty() && cancelled.empty(); }
+  };
+
+  void loop();
+  bool take_inbox();
+  void end_expired();
+  void run_step();
+  void sample(Sequence& sequence, std::span<const float> logits);
+  void fail_step(const ScheduledBatch& step, const std::string& message, const std::optional<StepFailure>& where);
+  void break_down(const std::string& message);
+  void cancel_now(const Sequence& sequence);
+  void end(const Sequence& sequence, const Event& event);
+  void publish();
+
+  const std::unique_ptr<Program> program_;
+  const uint32_t context_, unhealthy_after_;
+
+  // Engine thread only.
+  Scheduler scheduler_;
+  Sampler sampler_;
+  TokenRate rate_;
+  uint32_t failed_steps_ = 0;        // in a row
+  std::optional<FailEvent> broken_;  // after a bug of ours: what every request ends with
+
+  std::mutex mutex_;  // guards inbox_ and the flags below
+  std::condition_variable wake_, idle_;
+  Inbox inbox_;
+  bool is_idle_ = true;  // the engine thread waits, or has ended
+  bool draining_ = false, stopping_ = false;
+  bool stopped_ = false;  // nobody takes the inbox any more
+  std::once_flag joined_;
+
+  std::atomic<RequestId> last_id_{0};
+  std::atomic<uint32_t> n_alive_{0};  // submitted and not ended
+  struct {
+    std::atomic<uint32_t> running{0}, pages_free{0};
+    std::atomic<uint64_t> steps{0}, rows{0}, generated{0}, preemptions{0};
+    std::atomic<double> tokens_per_sec{0};
+    std::atomic<bool> healthy{true};
+  } published_;  // written by the engine thread
+
+  std::thread thread_;  // last: everything above is ready when it starts
 };
 
 }  // namespace llorch

@@ -1,0 +1,317 @@
+// The engine thread: take the inbox, schedule, run, sample, commit.
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <future>
+#include <utility>
+
+namespace llorch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+SchedulerOptions scheduler_options(const Program& program, const EngineOptions& options) {
+  const CompileOptions& compiled = program.options();
+  SchedulerOptions result;
+  result.n_pages = compiled.kv.n_pages;
+  result.page_size = compiled.kv.page_size;
+  result.max_step_rows = std::min(options.max_step_rows, compiled.max_rows);
+  result.max_prefill_rows = options.max_prefill_rows;
+  result.max_running = std::min({options.max_running, compiled.max_logit_rows, result.max_step_rows});
+  result.fault_keep_positions = options.fault_keep_positions;
+  return result;
+}
+
+std::optional<std::string> invalid_sampling(const SamplingParams& p) {
+  const auto within = [](float x, float limit) { return x >= 0.0f && x <= limit; };  // false for NaN
+  if (!(std::isfinite(p.temperature) && p.temperature >= 0.0f))
+    return fmt::format("temperature {} is not a finite number from 0", p.temperature);
+  if (!within(p.top_p, 1.0f)) return fmt::format("top_p {} is not within 0..1", p.top_p);
+  if (!within(p.min_p, 1.0f)) return fmt::format("min_p {} is not within 0..1", p.min_p);
+  if (!(std::isfinite(p.repetition_penalty) && p.repetition_penalty >= 0.0f))
+    return fmt::format("repetition_penalty {} is not a finite number from 0", p.repetition_penalty);
+  return std::nullopt;
+}
+
+FailEvent failure(std::string code, std::string message) {
+  FailEvent event;
+  event.code = std::move(code);
+  event.message = std::move(message);
+  return event;
+}
+
+FailEvent shutting_down() { return failure("SHUTTING_DOWN", "The worker is shutting down and takes no new requests."); }
+
+FinishEvent finish_event(const Sequence& sequence, FinishReason reason) {
+  const Clock::time_point now = Clock::now();
+  const Clock::time_point first = sequence.first_token_at.value_or(now);
+  return {reason, sequence.n_generated(), ms_between(sequence.started_at, first), ms_between(first, now)};
+}
+
+// The engine outlives a sink that breaks its promise; what such a sink misses is its own loss.
+void emit(const Sequence& sequence, const Event& event) noexcept {
+  try {
+    sequence.sink(event);
+  } catch (...) {
+  }
+}
+
+}  // namespace
+
+Engine::Engine(std::unique_ptr<Program> program, const EngineOptions& options)
+    : program_(std::move(program)),
+      context_(options.context == 0 ? program_->plan().context() : options.context),
+      unhealthy_after_(options.unhealthy_after),
+      scheduler_(scheduler_options(*program_, options)),
+      sampler_(program_->plan().vocab) {
+  LLORCH_CHECK(context_ <= program_->plan().context(), "context {}, the plan has {}", context_,
+               program_->plan().context());
+  publish();
+  thread_ = std::thread([this] { loop(); });
+}
+
+Engine::~Engine() { stop(); }
+
+std::optional<Refusal> Engine::refusal(const Request& request) const {
+  const auto invalid = [](std::string message) { return Refusal{"INVALID_REQUEST", std::move(message)}; };
+  const uint32_t vocab = program_->plan().vocab;
+  const KvShape& kv = program_->options().kv;
+  if (request.tokens.empty()) return invalid("The prompt has no tokens.");
+  if (request.max_tokens == 0) return invalid("max_tokens is 0.");
+  const size_t most = request.tokens.size() + request.max_tokens;
+  const std::string counts = fmt::format("{} prompt tokens and max_tokens {} are {} positions", request.tokens.size(),
+                                         request.max_tokens, most);
+  if (most > context_) return invalid(fmt::format("{}; the context has {}.", counts, context_));
+  if (most > size_t{kv.n_pages} * kv.page_size)
+    return Refusal{"VRAM_OOM", fmt::format("{}; the whole KV memory holds {} ({} pages of {}).", counts,
+                                           size_t{kv.n_pages} * kv.page_size, kv.n_pages, kv.page_size)};
+  for (const int32_t id : request.tokens)
+    if (id < 0 || static_cast<uint32_t>(id) >= vocab)
+      return invalid(fmt::format("The prompt has token id {}; the vocabulary has {} ids.", id, vocab));
+  if (auto message = invalid_sampling(request.sampling)) return invalid(*message);
+  return std::nullopt;
+}
+
+RequestId Engine::submit(Request request, EventSink sink) {
+  std::optional<Refusal> refused = refusal(request);
+  const RequestId id = ++last_id_;
+  auto sequence = std::make_unique<Sequence>(id, std::move(request), std::move(sink));
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopped_) {
+      if (draining_ || stopping_) refused = Refusal{shutting_down().code, shutting_down().message};
+      inbox_.submitted.push_back({std::move(sequence), std::move(refused)});
+      ++n_alive_;
+      wake_.notify_one();
+      return id;
+    }
+  }
+  emit(*sequence, shutting_down());
+  return id;
+}
+
+void Engine::cancel(RequestId id) {
+  const std::lock_guard lock(mutex_);
+  if (stopped_) return;
+  inbox_.cancelled.push_back(id);
+  wake_.notify_one();
+}
+
+double Engine::warm_up() {
+  Request request;
+  for (uint32_t i = 0; i < 4; ++i) request.tokens.push_back(static_cast<int32_t>(i % program_->plan().vocab));
+  request.max_tokens = 2;
+  request.sampling.temperature = 0.0f;
+  std::promise<std::optional<FailEvent>> ended;
+  const Clock::time_point start = Clock::now();
+  submit(std::move(request), [&ended](const Event& event) {
+    if (const auto* failed = std::get_if<FailEvent>(&event)) ended.set_value(*failed);
+    if (std::holds_alternative<FinishEvent>(event)) ended.set_value(std::nullopt);
+  });
+  if (const auto failed = ended.get_future().get()) fail("warm-up failed: {}", failed->message);
+  return ms_between(start, Clock::now());
+}
+
+bool Engine::drain(Clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  draining_ = true;
+  return idle_.wait_until(lock, deadline, [this] { return is_idle_ && inbox_.empty(); });
+}
+
+void Engine::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    wake_.notify_one();
+  }
+  std::call_once(joined_, [this] { thread_.join(); });
+}
+
+EngineStats Engine::stats() const {
+  EngineStats stats;
+  const uint32_t alive = n_alive_;
+  stats.running = published_.running;
+  stats.waiting = alive > stats.running ? alive - stats.running : 0;
+  stats.kv_pages_free = published_.pages_free;
+  stats.kv_pages_total = program_->options().kv.n_pages;
+  stats.steps = published_.steps;
+  stats.tokens_generated = published_.generated;
+  stats.rows = published_.rows;
+  stats.preemptions = published_.preemptions;
+  stats.tokens_per_sec = published_.tokens_per_sec;
+  stats.healthy = published_.healthy;
+  return stats;
+}
+
+void Engine::loop() {
+  while (true) {
+    try {
+      if (!take_inbox()) break;
+      end_expired();
+      run_step();
+      publish();
+    } catch (const std::exception& error) {
+      break_down(error.what());
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  is_idle_ = true;
+  idle_.notify_all();
+}
+
+// Waits while there is nothing to do; false when the engine stops.
+bool Engine::take_inbox() {
+  Inbox inbox;
+  bool stopping = false;
+  {
+    std::unique_lock lock(mutex_);
+    is_idle_ = scheduler_.n_running() + scheduler_.n_waiting() == 0;
+    if (is_idle_ && inbox_.empty()) idle_.notify_all();
+    wake_.wait(lock, [this] { return !is_idle_ || stopping_ || !inbox_.empty(); });
+    is_idle_ = false;
+    std::swap(inbox, inbox_);
+    stopping = stopped_ = stopping_;
+  }
+  for (Submitted& submitted : inbox.submitted) {
+    if (!submitted.refusal && !broken_) {
+      scheduler_.add(std::move(submitted.sequence));
+      continue;
+    }
+    --n_alive_;
+    emit(*submitted.sequence, broken_ ? *broken_ : failure(submitted.refusal->code, submitted.refusal->message));
+  }
+  for (const RequestId id : inbox.cancelled)
+    if (const Sequence* sequence = scheduler_.find(id)) cancel_now(*sequence);
+  if (stopping)
+    for (const Sequence* sequence : scheduler_.sequences()) cancel_now(*sequence);
+  return !stopping;
+}
+
+void Engine::end_expired() {
+  const Clock::time_point now = Clock::now();
+  for (const Sequence* sequence : scheduler_.sequences())
+    if (sequence->request.deadline && *sequence->request.deadline <= now)
+      end(*sequence, failure("TIMEOUT", fmt::format("The deadline passed after {} of {} tokens.",
+                                                    sequence->n_generated(), sequence->request.max_tokens)));
+}
+
+void Engine::run_step() {
+  const ScheduledBatch step = scheduler_.next();
+  if (step.sequences.empty()) return;
+  for (Sequence* sequence : step.sequences) {
+    if (std::exchange(sequence->started, true)) continue;
+    sequence->started_at = Clock::now();
+    emit(*sequence, StartEvent{});
+  }
+  std::span<const float> logits;  // [logit rows, vocab]
+  try {
+    logits = program_->run(step.batch);
+  } catch (const StepError& error) {
+    return fail_step(step, error.what(), error.failure());
+  } catch (const std::exception& error) {
+    return fail_step(step, error.what(), std::nullopt);
+  }
+  failed_steps_ = 0;
+  ++published_.steps;
+  const size_t n_sampled = step.batch.logit_rows.size(), vocab = program_->plan().vocab;
+  LLORCH_CHECK(logits.size() == n_sampled * vocab, "{} logits for {} rows", logits.size(), n_sampled);
+  scheduler_.commit(step);
+  published_.rows += step.batch.rows();
+  published_.generated += n_sampled;
+  rate_.add(static_cast<uint32_t>(n_sampled), Clock::now());
+  for (size_t i = 0, row = 0; i < step.sequences.size(); ++i)
+    if (step.sequences[i]->n_pending() == 0) sample(*step.sequences[i], logits.subspan(row++ * vocab, vocab));
+}
+
+// The next token of a sequence whose tokens are all computed. logits [vocab]
+void Engine::sample(Sequence& sequence, std::span<const float> logits) {
+  const int32_t id = sampler_.sample(logits, sequence.request.sampling, sequence.tokens, sequence.n_generated());
+  if (id == kNoToken) {
+    FailEvent fault = failure("NUMERIC_FAULT", fmt::format("The logits at position {} hold NaN or no finite maximum.",
+                                                           sequence.n_computed - 1));
+    fault.position = sequence.n_computed - 1;
+    fault.kv_len = sequence.n_computed;
+    return end(sequence, fault);
+  }
+  if (!sequence.first_token_at) sequence.first_token_at = Clock::now();
+  const std::vector<int32_t>& eos = sequence.request.eos;
+  if (std::find(eos.begin(), eos.end(), id) != eos.end())
+    return end(sequence, finish_event(sequence, FinishReason::kEos));
+  sequence.tokens.push_back(id);
+  emit(sequence, TokenEvent{id, sequence.n_generated() - 1});
+  if (sequence.n_generated() == sequence.request.max_tokens)
+    end(sequence, finish_event(sequence, FinishReason::kMaxTokens));
+}
+
+void Engine::fail_step(const ScheduledBatch& step, const std::string& message,
+                       const std::optional<StepFailure>& where) {
+  ++failed_steps_;
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    FailEvent event = failure("INFERENCE_FAILED", message);
+    event.step = where;
+    event.position = step.batch.sequences[i].first_position;
+    event.kv_len = event.position + step.batch.sequences[i].n_rows;
+    end(*step.sequences[i], event);
+  }
+}
+
+// A bug of ours outside Program::run: nothing is known about pages and queues any more. Every request ends, now and
+// from now on; the process stays up and says so.
+void Engine::break_down(const std::string& message) {
+  broken_ = failure("INFERENCE_FAILED", fmt::format("The engine stopped after an internal error: {}", message));
+  for (const auto& sequence : scheduler_.clear()) {
+    --n_alive_;
+    emit(*sequence, *broken_);
+  }
+  publish();
+}
+
+void Engine::cancel_now(const Sequence& sequence) {
+  if (sequence.started)
+    end(sequence, finish_event(sequence, FinishReason::kCancelled));
+  else
+    end(sequence, failure("CANCELLED", "The request was cancelled before it started."));
+}
+
+// Pages are free again before the sink hears of the end.
+void Engine::end(const Sequence& sequence, const Event& event) {
+  const std::unique_ptr<Sequence> ended = scheduler_.remove(&sequence);
+  --n_alive_;
+  publish();
+  emit(*ended, event);
+}
+
+void Engine::publish() {
+  published_.running = scheduler_.n_running();
+  published_.pages_free = scheduler_.pages().n_free();
+  published_.preemptions = scheduler_.n_preemptions();
+  published_.tokens_per_sec = scheduler_.n_running() == 0 ? 0.0 : rate_.per_second(Clock::now());
+  published_.healthy = failed_steps_ < unhealthy_after_ && !broken_;
+}
+
+}  // namespace llorch

@@ -1,0 +1,41 @@
+// One request inside the engine: its token ids, its pages, and how far they are filled.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "engine/request.h"
+
+namespace llorch {
+
+// The position of a token is its index in tokens; nothing else counts positions. Prefill, decode and recomputing after
+// a preemption are the same: positions n_computed .. tokens.size() - 1 are to run, and the last one wants logits.
+struct Sequence {
+  Sequence(RequestId request_id, Request r, EventSink event_sink)
+      : id(request_id),
+        request(std::move(r)),
+        sink(std::move(event_sink)),
+        tokens(std::move(request.tokens)),
+        n_prompt(static_cast<uint32_t>(tokens.size())) {}
+
+  RequestId id;
+  Request request;  // its tokens moved to the member below
+  EventSink sink;
+  std::vector<int32_t> tokens;  // prompt, then generated
+  uint32_t n_prompt;
+  std::vector<uint32_t> pages;  // page j holds positions [j * page_size, ...)
+  uint32_t n_computed = 0;      // positions whose K and V are in the pages
+
+  bool started = false;
+  std::chrono::steady_clock::time_point started_at;
+  std::optional<std::chrono::steady_clock::time_point> first_token_at;
+
+  uint32_t n_tokens() const { return static_cast<uint32_t>(tokens.size()); }
+  uint32_t n_pending() const { return n_tokens() - n_computed; }
+  uint32_t n_generated() const { return n_tokens() - n_prompt; }  // also the counter of its random numbers
+};
+
+}  // namespace llorch

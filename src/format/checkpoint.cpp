@@ -83,10 +83,10 @@ void Checkpoint::open_file(const std::filesystem::path& path) {
   const auto bytes = file.bytes();
   if (is_gguf(bytes)) {
     container_ = Container::kGguf;
-    metadata_ = read_gguf(file, table_);
+    metadata_ = read_gguf(bytes, path, table_);
   } else if (bytes.size() > 8 && bytes[8] == std::byte{'{'}) {
     std::vector<std::string> names;
-    safetensors_metadata_ = read_safetensors(file, table_, names);
+    safetensors_metadata_ = read_safetensors(bytes, path, table_, names);
     read_configs(path.parent_path());
   } else {
     fail("{}: expected a GGUF or SafeTensors file, got {}", path.string(), first_bytes(bytes));
@@ -107,7 +107,7 @@ void Checkpoint::open_index(const std::filesystem::path& index) {
     if (!file_exists(path)) fail("{}: shard {} is missing", index.string(), path.string());
     MappedFile file(path);
     std::vector<std::string> held;
-    safetensors_metadata_.merge(read_safetensors(file, table_, held));
+    safetensors_metadata_.merge(read_safetensors(file.bytes(), path, table_, held));
     for (const std::string& tensor : held) tensors.erase(tensor);
     if (!tensors.empty()) {
       fail("{}: tensor {} is missing, which {} expects in it", path.string(), printable(*tensors.begin()),

@@ -190,11 +190,11 @@ Entry read_entry(ByteReader& reader, const std::string& file, uint64_t alignment
   return entry;
 }
 
-void add_tensors(const std::vector<Entry>& entries, std::span<const std::byte> data, const MappedFile& file,
+void add_tensors(const std::vector<Entry>& entries, std::span<const std::byte> data, const std::filesystem::path& file,
                  TensorTable& table) {
   uint64_t covered = 0;
   for (const Entry& entry : entries) {
-    const std::string where = place(file.path().string(), entry);
+    const std::string where = place(file.string(), entry);
     if (entry.offset > data.size() || entry.bytes > data.size() - entry.offset) {
       fail("{}: {} bytes at offset {} do not lie in the {} bytes of data", where, entry.bytes, entry.offset,
            data.size());
@@ -203,10 +203,9 @@ void add_tensors(const std::vector<Entry>& entries, std::span<const std::byte> d
     covered = entry.offset + entry.bytes;
     const auto dtype = supported_type(entry.type);
     if (dtype) {
-      table.add(Tensor{canonical_name(entry.name), *dtype, entry.shape, data.subspan(entry.offset, entry.bytes)},
-                file.path());
+      table.add(Tensor{canonical_name(entry.name), *dtype, entry.shape, data.subspan(entry.offset, entry.bytes)}, file);
     } else {
-      table.add(UnsupportedTensor{canonical_name(entry.name), type_text(entry.type), entry.shape, 0, file.path()});
+      table.add(UnsupportedTensor{canonical_name(entry.name), type_text(entry.type), entry.shape, 0, file});
     }
   }
 }
@@ -232,18 +231,18 @@ bool is_gguf(std::span<const std::byte> bytes) {
   return bytes.size() >= kMagic.size() && std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) == 0;
 }
 
-GgufMetadata read_gguf(const MappedFile& file, TensorTable& table) {
-  const std::string where = file.path().string();
-  if (!is_gguf(file.bytes())) fail("{}: expected a GGUF file", where);
-  ByteReader reader(file.bytes(), where);
+GgufMetadata read_gguf(std::span<const std::byte> bytes, const std::filesystem::path& file, TensorTable& table) {
+  const std::string where = file.string();
+  if (!is_gguf(bytes)) fail("{}: expected a GGUF file", where);
+  ByteReader reader(bytes, where);
   (void)reader.take(kMagic.size(), "magic");
   read_version(reader);
   const auto tensor_count = reader.number<uint64_t>("tensor count");
   const auto pair_count = reader.number<uint64_t>("metadata count");
 
-  GgufMetadata metadata(file.path());
+  GgufMetadata metadata(file);
   reader.expect_room(pair_count, kMinPairBytes, "metadata pairs");
-  for (uint64_t i = 0; i < pair_count; ++i) metadata.add(read_pair(reader, file.bytes(), where));
+  for (uint64_t i = 0; i < pair_count; ++i) metadata.add(read_pair(reader, bytes, where));
   const uint64_t alignment = read_alignment(metadata);
   const uint64_t parts = metadata.u64("split.count").value_or(0);
   if (parts > 1) fail("{}: one of {} parts of a split GGUF; merge them first (llama-gguf-split --merge)", where, parts);
@@ -253,7 +252,6 @@ GgufMetadata read_gguf(const MappedFile& file, TensorTable& table) {
   for (uint64_t i = 0; i < tensor_count; ++i) entries.push_back(read_entry(reader, where, alignment));
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.offset < b.offset; });
   const uint64_t data_begin = (reader.position() + alignment - 1) / alignment * alignment;
-  const auto bytes = file.bytes();
   const auto data = data_begin < bytes.size() ? bytes.subspan(data_begin) : bytes.last(0);
   add_tensors(entries, data, file, table);
   return metadata;

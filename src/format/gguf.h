@@ -2,6 +2,7 @@
 // Source: the GGUF specification, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -11,7 +12,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/mapped_file.h"
 #include "format/tensor_table.h"
 
 namespace llorch {
@@ -88,8 +88,8 @@ class GgufMetadata {
 // True if the bytes start with GGUF's magic.
 bool is_gguf(std::span<const std::byte> bytes);
 
-// Parses the file, adds its tensors to `table` and returns its metadata. Both point into `file`. Throws Error naming
-// file, key or tensor, expected and got.
-GgufMetadata read_gguf(const MappedFile& file, TensorTable& table);
+// Parses the bytes of `file`, adds its tensors to `table` under canonical names and returns its metadata; both point
+// into `bytes`. Throws Error naming file, key or tensor, expected and got.
+GgufMetadata read_gguf(std::span<const std::byte> bytes, const std::filesystem::path& file, TensorTable& table);
 
 }  // namespace llorch

@@ -31,8 +31,8 @@ std::optional<DType> supported_type(std::string_view type) {
 }
 
 // Begins each message: file and tensor.
-std::string place(const MappedFile& file, std::string_view name) {
-  return fmt::format("{}: tensor {}", file.path().string(), printable(name));
+std::string place(const std::filesystem::path& file, std::string_view name) {
+  return fmt::format("{}: tensor {}", file.string(), printable(name));
 }
 
 const json& field(const json& value, const char* key, std::string_view where) {
@@ -48,7 +48,7 @@ uint64_t unsigned_number(const json& value, std::string_view what, std::string_v
   return value.get<uint64_t>();
 }
 
-Entry parse_entry(const std::string& name, const json& value, const MappedFile& file) {
+Entry parse_entry(const std::string& name, const json& value, const std::filesystem::path& file) {
   const std::string where = place(file, name);
   if (!value.is_object()) fail("{}: expected an object in the header, got {}", where, value.type_name());
   const json& type = field(value, "dtype", where);
@@ -79,12 +79,13 @@ uint64_t expected_bytes(const Entry& entry, DType type, std::string_view where) 
   return bytes;
 }
 
-void add_tensor(const Entry& entry, std::span<const std::byte> data, const MappedFile& file, TensorTable& table) {
+void add_tensor(const Entry& entry, std::span<const std::byte> data, const std::filesystem::path& file,
+                TensorTable& table) {
   const std::string where = place(file, entry.name);
   const uint64_t bytes = entry.end - entry.begin;
   const auto type = supported_type(entry.type);
   if (!type) {
-    table.add(UnsupportedTensor{canonical_name(entry.name), entry.type, entry.shape, bytes, file.path()});
+    table.add(UnsupportedTensor{canonical_name(entry.name), entry.type, entry.shape, bytes, file});
     return;
   }
   const uint64_t expected = expected_bytes(entry, *type, where);
@@ -92,11 +93,11 @@ void add_tensor(const Entry& entry, std::span<const std::byte> data, const Mappe
     fail("{}: {} {} needs {} bytes, but data_offsets [{}, {}] hold {}", where, entry.type,
          printable(shape_string(entry.shape)), expected, entry.begin, entry.end, bytes);
   }
-  table.add(Tensor{canonical_name(entry.name), *type, entry.shape, data.subspan(entry.begin, bytes)}, file.path());
+  table.add(Tensor{canonical_name(entry.name), *type, entry.shape, data.subspan(entry.begin, bytes)}, file);
 }
 
 // The format allows neither overlaps nor holes: tensors in order of their offsets cover the data exactly.
-void check_cover(const std::vector<Entry>& entries, uint64_t data_bytes, const MappedFile& file) {
+void check_cover(const std::vector<Entry>& entries, uint64_t data_bytes, const std::filesystem::path& file) {
   uint64_t covered = 0;
   for (const Entry& entry : entries) {
     const std::string where = place(file, entry.name);
@@ -108,12 +109,12 @@ void check_cover(const std::vector<Entry>& entries, uint64_t data_bytes, const M
     covered = entry.end;
   }
   if (covered != data_bytes) {
-    fail("{}: expected {} bytes of data as the header says, got {}", file.path().string(), covered, data_bytes);
+    fail("{}: expected {} bytes of data as the header says, got {}", file.string(), covered, data_bytes);
   }
 }
 
-std::map<std::string, std::string> parse_metadata(const json& value, const MappedFile& file) {
-  const std::string where = file.path().string() + ": __metadata__";
+std::map<std::string, std::string> parse_metadata(const json& value, const std::filesystem::path& file) {
+  const std::string where = file.string() + ": __metadata__";
   if (!value.is_object()) fail("{}: expected an object, got {}", where, value.type_name());
   std::map<std::string, std::string> metadata;
   for (const auto& [key, text] : value.items()) {
@@ -124,9 +125,9 @@ std::map<std::string, std::string> parse_metadata(const json& value, const Mappe
 }
 
 // The header's text; `data` receives what follows it.
-std::string_view split_header(const MappedFile& file, std::span<const std::byte>& data) {
-  const auto bytes = file.bytes();
-  const std::string where = file.path().string();
+std::string_view split_header(std::span<const std::byte> bytes, const std::filesystem::path& file,
+                              std::span<const std::byte>& data) {
+  const std::string where = file.string();
   if (bytes.size() < 8) fail("{}: expected a SafeTensors header, got a file of {} bytes", where, bytes.size());
   uint64_t length = 0;
   for (size_t i = 0; i < 8; ++i) length |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
@@ -142,12 +143,12 @@ std::string_view split_header(const MappedFile& file, std::span<const std::byte>
 
 }  // namespace
 
-std::map<std::string, std::string> read_safetensors(const MappedFile& file, TensorTable& table,
-                                                    std::vector<std::string>& file_names) {
+std::map<std::string, std::string> read_safetensors(std::span<const std::byte> bytes, const std::filesystem::path& file,
+                                                    TensorTable& table, std::vector<std::string>& file_names) {
   std::span<const std::byte> data;
-  const json header = parse_json(split_header(file, data), file.path().string() + ": header");
+  const json header = parse_json(split_header(bytes, file, data), file.string() + ": header");
   if (!header.is_object()) {
-    fail("{}: header: expected an object, got {}", file.path().string(), header.type_name());
+    fail("{}: header: expected an object, got {}", file.string(), header.type_name());
   }
   std::map<std::string, std::string> metadata;
   std::vector<Entry> entries;

@@ -1,0 +1,122 @@
+// A toy model for tests: its logits are a hash of the sequence's whole history, as it stands in the KV pages.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "engine/request.h"
+#include "engine/sampler.h"
+
+namespace llorch {
+
+inline uint64_t mix(uint64_t x) {  // the finalizer of splitmix64
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+// Its state after a token at a position.
+inline uint64_t fake_state(uint64_t state, int32_t token, uint32_t position) {
+  return mix(state * 31 + mix(static_cast<uint32_t>(token) + (uint64_t{position} << 32)) + 1);
+}
+
+inline float fake_logit(uint64_t state, uint32_t id) {
+  return static_cast<float>(mix(state + id) >> 40) * (12.0f / 16777216.0f) - 6.0f;
+}
+
+struct FakeOptions {
+  uint32_t vocab = 50, context = 256;
+  uint32_t n_pages = 64, page_size = 16;
+  uint32_t max_rows = 512, max_logit_rows = 64;
+  std::function<void(const Batch&)> before_run;  // may sleep or throw; engine thread
+};
+
+// It stores tokens and positions in pages and computes from what it reads there, so that a wrong page table, a stale
+// page or a wrong position changes the result.
+class FakeProgram : public Program {
+ public:
+  explicit FakeProgram(FakeOptions options) : fake_(std::move(options)), cells_(fake_.n_pages * fake_.page_size) {
+    plan_.vocab = fake_.vocab;
+    plan_.rope.context = fake_.context;
+    options_.kv.n_pages = fake_.n_pages;
+    options_.kv.page_size = fake_.page_size;
+    options_.max_rows = fake_.max_rows;
+    options_.max_logit_rows = fake_.max_logit_rows;
+  }
+
+  std::span<const float> run(const Batch& batch) override {
+    check_batch(batch, plan_, options_);
+    const std::set<uint32_t> distinct(batch.pages.begin(), batch.pages.end());
+    LLORCH_CHECK(distinct.size() == batch.pages.size(), "sequences share a page");
+    if (fake_.before_run) fake_.before_run(batch);
+    logits_.clear();
+    size_t next_logit_row = 0;
+    for (const Batch::Sequence& s : batch.sequences) {
+      const auto cell = [&](uint32_t position) -> Cell& {
+        return cells_[batch.pages[s.first_page + position / fake_.page_size] * fake_.page_size +
+                      position % fake_.page_size];
+      };
+      for (uint32_t i = 0; i < s.n_rows; ++i)
+        cell(s.first_position + i) = {batch.tokens[s.first_row + i], s.first_position + i};
+      uint64_t state = 0;
+      for (uint32_t p = 0; p < s.first_position + s.n_rows; ++p) {
+        state = fake_state(state, cell(p).token, cell(p).position);
+        if (p < s.first_position || next_logit_row == batch.logit_rows.size()) continue;
+        if (batch.logit_rows[next_logit_row] != s.first_row + p - s.first_position) continue;
+        ++next_logit_row;
+        for (uint32_t id = 0; id < fake_.vocab; ++id) logits_.push_back(fake_logit(state, id));
+      }
+    }
+    return logits_;
+  }
+
+  std::span<const float> tap(std::string_view) const override { return {}; }
+  size_t bytes() const override { return cells_.size() * sizeof(Cell); }
+  const Plan& plan() const override { return plan_; }
+  const CompileOptions& options() const override { return options_; }
+
+ private:
+  struct Cell {
+    int32_t token = -1;
+    uint32_t position = 0;
+  };
+  FakeOptions fake_;
+  Plan plan_;
+  CompileOptions options_;
+  std::vector<Cell> cells_;  // [n_pages, page_size]
+  std::vector<float> logits_;
+};
+
+// What the toy model says to a request that runs alone, without engine, pages or batches.
+struct FakeResult {
+  std::vector<int32_t> tokens;
+  FinishReason reason = FinishReason::kMaxTokens;
+  bool operator==(const FakeResult&) const = default;
+};
+
+inline FakeResult fake_result(const Request& request, uint32_t vocab) {
+  FakeResult result;
+  Sampler sampler(vocab);
+  std::vector<int32_t> history = request.tokens;
+  for (uint32_t index = 0; index < request.max_tokens; ++index) {
+    uint64_t state = 0;
+    for (uint32_t p = 0; p < history.size(); ++p) state = fake_state(state, history[p], p);
+    std::vector<float> logits;
+    for (uint32_t id = 0; id < vocab; ++id) logits.push_back(fake_logit(state, id));
+    const int32_t id = sampler.sample(logits, request.sampling, history, index);
+    if (std::count(request.eos.begin(), request.eos.end(), id) > 0) {
+      result.reason = FinishReason::kEos;
+      break;
+    }
+    history.push_back(id);
+    result.tokens.push_back(id);
+  }
+  return result;
+}
+
+}  // namespace llorch

@@ -1,8 +1,8 @@
 // A toy model for tests: its logits are a hash of the sequence's whole history, as it stands in the KV pages.
 #pragma once
 
-#include <gtest/gtest.h>
-
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <set>
 #include <span>
@@ -33,6 +33,7 @@ struct FakeOptions {
   uint32_t vocab = 50, context = 256;
   uint32_t n_pages = 64, page_size = 16;
   uint32_t max_rows = 512, max_logit_rows = 64;
+  int32_t nan_token = -1;                        // histories that end with it have NaN among their logits
   std::function<void(const Batch&)> before_run;  // may sleep or throw; engine thread
 };
 
@@ -70,6 +71,7 @@ class FakeProgram : public Program {
         if (batch.logit_rows[next_logit_row] != s.first_row + p - s.first_position) continue;
         ++next_logit_row;
         for (uint32_t id = 0; id < fake_.vocab; ++id) logits_.push_back(fake_logit(state, id));
+        if (cell(p).token == fake_.nan_token) logits_[logits_.size() - fake_.vocab / 2] = NAN;
       }
     }
     return logits_;

@@ -4,7 +4,6 @@
 #include <span>
 #include <vector>
 
-#include "base/error.h"
 #include "engine/sampling.h"
 
 namespace llorch {
@@ -12,20 +11,12 @@ namespace llorch {
 // Keeps nothing between calls but memory: 20 bytes for each id of the vocabulary.
 class Sampler {
  public:
-  explicit Sampler(uint32_t vocab)
-      : logits_(vocab), seen_((vocab + 31) / 32), ids_(vocab), weights_(vocab), work_(vocab) {
-    LLORCH_CHECK(vocab > 0 && vocab <= kMaxSampledVocab, "vocabulary of {} ids", vocab);
-  }
+  explicit Sampler(uint32_t vocab);
 
   // The index-th generated token, after the history (prompt and generated tokens); kNoToken if logits [vocab] hold NaN
   // or have no finite maximum.
   int32_t sample(std::span<const float> logits, const SamplingParams& params, std::span<const int32_t> history,
-                 uint32_t index) {
-    LLORCH_CHECK(logits.size() == ids_.size(), "{} logits, vocabulary of {}", logits.size(), ids_.size());
-    return sample_token(logits.data(), static_cast<uint32_t>(logits.size()), params, history.data(),
-                        static_cast<uint32_t>(history.size()), index,
-                        {logits_.data(), seen_.data(), ids_.data(), weights_.data(), work_.data()});
-  }
+                 uint32_t index);
 
  private:
   std::vector<float> logits_;

@@ -1,0 +1,1 @@
+"""Trains the embedded story model: tokenizer, packed corpus, network, export."""

@@ -1,17 +1,19 @@
-# llorch_test(NAME sources... [LINK libraries...] [LABEL unit|conformance|golden|e2e] [THREADS]): one GoogleTest program;
-# each of its cases is a ctest test with that label (default: unit). THREADS marks a program that starts threads: its
-# label ends in -threads, and the tsan preset runs it. The targets llorch_<label>_tests and llorch_threads_tests build
-# the programs of one kind.
+# llorch_test(NAME sources... [LINK libraries...] [LABEL unit|conformance|golden|e2e]): one GoogleTest program; each of its
+# cases is a ctest test with that label (default: unit). The target llorch_<label>_tests builds the programs of a label.
 include(GoogleTest)
-foreach(kind unit conformance golden e2e threads)
-  add_custom_target(llorch_${kind}_tests)
+foreach(label unit conformance golden e2e threads)
+  add_custom_target(llorch_${label}_tests)
 endforeach()
+
+# What the thread sanitizer runs (preset tsan, docs/architecture.md): the programs that start threads. The label of
+# their cases ends in -threads.
+set(LLORCH_THREADED_TESTS llorch_cpu_test llorch_engine_test llorch_log_test llorch_server_test)
 
 function(llorch_test name)
   if(NOT LLORCH_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "THREADS" "LABEL" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL" "LINK" ${ARGN})
   if(NOT ARG_LABEL)
     set(ARG_LABEL unit)
   endif()
@@ -22,7 +24,7 @@ function(llorch_test name)
   target_link_libraries(${name} PRIVATE llorch_flags ${ARG_LINK} GTest::gtest GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE LLORCH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_dependencies(llorch_${ARG_LABEL}_tests ${name})
-  if(ARG_THREADS)
+  if(name IN_LIST LLORCH_THREADED_TESTS)
     add_dependencies(llorch_threads_tests ${name})
     string(APPEND ARG_LABEL -threads)
   endif()

@@ -42,20 +42,15 @@ apt_installed() { dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/de
 brew_installed() { brew list --formula -1; }
 has_apt() { command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; }
 
-as_root() {
-  if [[ $(id -u) == 0 ]]; then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo "$@"
-  else
-    packages_fail "installing packages needs root or sudo; as root, run: $*"
-  fi
-}
-
-apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+apt_get() { ${sudo:+"$sudo"} env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
 
 apt_install() {
+  local sudo=
   printf '== Installing: %s\n' "$*"
+  if [[ $(id -u) != 0 ]]; then
+    sudo=$(command -v sudo) ||
+      packages_fail "installing needs root or sudo; as root, run: apt-get update && apt-get install --no-install-recommends $*"
+  fi
   apt_get update || packages_fail "apt-get update failed, see above. Is there a network?"
   apt_get install -y --no-install-recommends "$@" ||
     packages_fail "apt-get could not install $*, see above. Debian 12 and Ubuntu 22.04 have all of them."

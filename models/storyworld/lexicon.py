@@ -89,7 +89,7 @@ FOODS = "apple pie|plum cake|fresh bread|honey cake|berry tart|pumpkin soup|warm
 # Where something ends up out of reach: (place words with preposition, what would reach it)
 STUCK = {
     "high": [("in the top branches of a tall oak", "fly climb"), ("on the roof of the barn", "fly climb"), ("high up in an old pine tree", "fly climb"),
-             ("on a ledge of the clock tower", "fly"), ("at the very top of an apple tree", "fly climb")],
+             ("on a narrow ledge high above the path", "fly"), ("at the very top of an apple tree", "fly climb")],
     "deep": [("at the bottom of the pond", "swim"), ("in the deep pool under the bridge", "swim"), ("in the middle of the stream", "swim"),
              ("at the bottom of the mill pond", "swim")],
     "hole": [("deep inside a rabbit hole", "dig"), ("under the roots of an old tree", "dig"), ("under a heap of fallen stones", "dig strong"),

@@ -21,7 +21,7 @@ TROUBLES = [  # who, what, remedies that fit it
      ["{S} pushed a strong stick under it like a lever, and it rose a little.", "{S} scraped away the earth under it, bit by bit."]),
     ("beetle|ladybug|bee|butterfly", ["struggling in the water", "floating in a puddle with wet wings"],
      ["{S} held out a leaf on the end of a stick, and {v} climbed on.", "{S} held out a long blade of grass like a bridge, and {v} crawled along it."]),
-    ("turtle|tortoise", ["lying on its back and kicking its legs in the air"],
+    ("turtle|tortoise", ["lying upside down with all four legs in the air"],
      ["{S} pushed a flat stick under the shell like a spade.", "{S} heaped up soft earth on one side and then gave one good push."]),
     ("kitten|squirrel", ["clinging to a log in the middle of the river", "sitting on a stone in the rising river"],
      ["{S} pushed a long plank out from the bank, and {v} walked across it, step by step.", "{S} held out the longest branch on the bank, and {v} crept along it."]),
@@ -133,4 +133,4 @@ TREASURES = [
     "a key. It fitted the door of an old garden that nobody had entered for years", "a telescope through which one could see the mountains on the moon",
 ]
 TRADES = ["old pencil", "brass button", "ball of string", "jar of jam", "straw basket", "pocket knife", "woolen cap", "small mirror", "paintbrush", "tin cup",
-          "bag of nails", "walking stick", "red umbrella", "candle", "wooden spoon", "garden hoe", "fishing hook", "bell", "long rope", "pair of scissors"]
+          "bag of flour", "walking stick", "red umbrella", "candle", "wooden spoon", "garden hoe", "fishing hook", "bell", "long rope", "silver thimble"]

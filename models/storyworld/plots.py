@@ -68,6 +68,8 @@ def rescue(s):
     noun = s.pick(nouns)
     v = s.cast_as("v", Character(None, noun, s._pronoun(), s.pick("small|young|frightened|tiny|little"), hands="paws"))
     s.set(trouble=s.pick(trouble), fix=s.pick(fixes).replace("{v}", "the " + v.noun).replace("{S}", s.env["h"].pronoun))
+    if noun in ("beetle", "ladybug", "bee", "butterfly"):
+        s.flags.add("tiny")
     _open(s)
     s.tell("rescue.find")
     s.maybe(0.8, "rescue.talk")
@@ -217,7 +219,7 @@ def storm(s):
     s.tell("storm.start", "storm.guest")
     s.helper()
     s.helper(key="e")
-    s.maybe(0.8, "storm.more")
+    s.tell("storm.more")
     s.tell("storm.food")
     s.tell("storm.after")
     s.maybe(0.7, "end")

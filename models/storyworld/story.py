@@ -65,7 +65,7 @@ class Story:
 
     def adult(self, key):
         pronoun = self._pronoun()
-        noun = self.pick([t for t, _ in lex.TRADES if t not in self.nouns and (pronoun == "he" or t != "fisherman")])
+        noun = self.pick([t for t, _ in lex.TRADES if t not in self.nouns and t not in ("fisherman", "lighthouse keeper")])
         return self.cast_as(key, Character(self._name(lex.HE if pronoun == "he" else lex.SHE), noun, pronoun, self.pick(lex.ADULT_ADJ)))
 
     def animal(self, key, without=(), among=None):

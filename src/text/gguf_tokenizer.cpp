@@ -75,7 +75,7 @@ std::optional<int32_t> checked_id(const GgufTokenizerData& data, std::string_vie
 }
 
 Vocabulary make_vocabulary(const GgufTokenizerData& data) {
-  Vocabulary vocabulary;
+  Vocabulary vocabulary(data.tokens.size());
   for (size_t id = 0; id < data.tokens.size(); ++id) {
     std::string piece(data.tokens[id]);
     // Padding of vocabularies may repeat a piece: the first one counts, the others only have a text.

@@ -29,11 +29,12 @@ std::pair<std::string_view, std::string_view> merge_pair(const JsonField& merges
 
 Vocabulary read_vocabulary(const JsonField& field) {
   if (!field.value().is_object()) field.wrong("an object of tokens and ids");
-  Vocabulary vocabulary;
-  for (const auto& [piece, id] : field.value().items()) {
-    if (!id.is_number_integer())
-      fail("{}: token \"{}\": expected an integer, got {}", field.path(), printable(piece), id.type_name());
-    vocabulary.insert(piece, JsonField(id, field.path()).integer(0, kMaxTokenId));
+  Vocabulary vocabulary(field.value().size());
+  for (const auto& [piece, id] : field.value().get_ref<const json::object_t&>()) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kMaxTokenId)
+      JsonField(id, fmt::format("{}: token \"{}\"", field.path(), printable(piece)))
+          .wrong(fmt::format("an id in 0..{}", kMaxTokenId));
+    vocabulary.insert(piece, id.get<int64_t>());
   }
   return vocabulary;
 }

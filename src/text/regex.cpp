@@ -24,8 +24,10 @@ constexpr std::string_view kSpace =
 constexpr std::string_view kNotSpace =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027})"
     R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-constexpr std::string_view kWord = R"(\p{L}\p{M}\p{Nd}\p{Pc})";  // PCRE2's own \w is \p{L}\p{N}_
-constexpr std::string_view kHex = "0-9a-fA-F";                   // PCRE2's own \h is horizontal space
+// What Oniguruma matches, found by trying every character. PCRE2's own \w is \p{L}\p{N}_
+constexpr std::string_view kWord = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}\x{24b6}-\x{24e9})"
+                                   R"(\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+constexpr std::string_view kHex = "0-9a-fA-F";  // PCRE2's own \h is horizontal space
 
 // The members of an Oniguruma class escape (\s, \W, ...), and whether it is the complement that they make.
 struct ClassEscape {

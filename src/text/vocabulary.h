@@ -15,7 +15,10 @@ inline constexpr int64_t kMaxTokenId = (1 << 22) - 1;  // the largest vocabulari
 
 class Vocabulary {
  public:
-  Vocabulary() = default;
+  explicit Vocabulary(size_t expected_tokens) {
+    ids_.reserve(expected_tokens);
+    pieces_.reserve(expected_tokens);
+  }
   Vocabulary(Vocabulary&&) = default;
   Vocabulary& operator=(Vocabulary&&) = default;
 

@@ -12,7 +12,7 @@ from storymodel import corpus as corpora  # noqa: E402 (torch is imported only a
 
 BEGIN = time.time()
 PEAK_LR, WARMUP = 3e-3, 150
-RESERVE_S = 40  # kept for evaluation, export and samples
+RESERVE_S = 75  # kept for evaluation, export and samples
 
 
 class Log:
@@ -48,6 +48,9 @@ def make_data(a, folder, log):
     sample = corpora.texts(a.seed, min(a.stories, 80_000), a.processes)
     log(f"wrote {len(sample)} stories for the tokenizer")
     tokenizer = corpora.train_tokenizer(sample, 4096, folder / "tokenizer.json")
+    size = tokenizer.get_vocab_size()
+    if size % 64:  # the story world ran out of words to merge: every row of the embedding shall be a token
+        tokenizer = corpora.train_tokenizer(sample, size - size % 64, folder / "tokenizer.json")
     log(f"tokenizer of {tokenizer.get_vocab_size()} tokens")
     train = corpora.Corpus(a.seed, a.stories, folder / "tokenizer.json", a.processes)
     heldout = corpora.Corpus(a.seed + "-heldout", 30 if a.smoke else 6000, folder / "tokenizer.json", a.processes, unseen_in=train)
@@ -154,7 +157,7 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = True
     export.check_tokenizer(tokenizer, sample[:200])
-    shape = Shape()
+    shape = Shape(vocab=tokenizer.get_vocab_size())
     model = Llama(shape).to(device)
     params = sum(p.numel() for p in model.parameters())
     width = (256 if a.smoke else shape.context) + 1

@@ -13,6 +13,7 @@ PROMPTS = ["The little fox", "One rainy morning,", "In a small village by the se
 def write_model(folder, model, tokenizer):
     bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     save_file(model.hf_state(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
 
     def dump(name, value):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")

@@ -68,12 +68,16 @@ def rescue(s):
     noun = s.pick(nouns)
     v = s.cast_as("v", Character(None, noun, s._pronoun(), s.pick("small|young|frightened|tiny|little"), hands="paws"))
     s.set(trouble=s.pick(trouble), fix=s.pick(fixes).replace("{v}", "the " + v.noun).replace("{S}", s.env["h"].pronoun))
+    if "river" in s.env["trouble"]:
+        s.set(place="down by the river")
     if noun in ("beetle", "ladybug", "bee", "butterfly"):
         s.flags.add("tiny")
     _open(s)
     s.tell("rescue.find")
     s.maybe(0.8, "rescue.talk")
-    s.maybe(0.6, "rescue.fail")
+    if s.rng.random() < 0.6:
+        s.tell("rescue.fail")
+        s.flags.add("failed")
     s.tell("rescue.do")
     s.maybe(0.6, "rescue.after")
     s.tell("rescue.repay")
@@ -321,8 +325,9 @@ def trick(s):
     if h.noun in ("fox", "owl", "puppy", "bear"):
         return False
     talk, do = s.pick(TRICKS)
-    s.set(bad=bad, trick=talk, trickdo=do)
+    s.set(bad=bad, trick=talk.replace("other wolf", "other " + bad), trickdo=do)
     _open(s)
+    s.cast_as("villain", Character(None, bad, "he")).seen = 1 << 20  # spoken of in every sentence: "he" stays his
     s.tell("trick.start", "trick.talk", "trick.fall", "trick.end")
     s.maybe(0.8, "trick.last")
     s.maybe(0.6, "end")

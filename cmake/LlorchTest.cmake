@@ -1,5 +1,6 @@
 # llorch_test(NAME sources... [LINK libraries...] [LABEL unit|conformance|golden|e2e]): one GoogleTest program; each of its
-# cases is a ctest test with that label (default: unit). The target llorch_<label>_tests builds the programs of a label.
+# cases is a ctest test with that label (default: the one in its name, or unit). The target llorch_<label>_tests builds
+# the programs of a label.
 include(GoogleTest)
 foreach(label unit conformance golden e2e threads)
   add_custom_target(llorch_${label}_tests)
@@ -14,6 +15,9 @@ function(llorch_test name)
     return()
   endif()
   cmake_parse_arguments(ARG "" "LABEL" "LINK" ${ARGN})
+  if(NOT ARG_LABEL)
+    string(REGEX MATCH "conformance|golden|e2e" ARG_LABEL ${name})
+  endif()
   if(NOT ARG_LABEL)
     set(ARG_LABEL unit)
   endif()

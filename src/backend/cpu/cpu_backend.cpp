@@ -1,0 +1,72 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "backend/cpu/isa.h"
+#include "backend/cpu/program.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace llorch {
+namespace {
+
+// Processors that this process may use: containers and taskset narrow them.
+int usable_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+const cpu::Kernels& choose_kernels(const std::string& isa) {
+  const std::vector<const cpu::Kernels*> tables = cpu::available_kernels();
+  if (isa.empty()) return *tables.front();
+  for (const cpu::Kernels* table : tables)
+    if (table->name == isa) return *table;
+  fail("instruction set \"{}\" is not one that this machine runs; it runs {}", isa, fmt::join(cpu_isa_names(), ", "));
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& options)
+      : kernels_(choose_kernels(options.isa)),
+        pool_(std::make_shared<cpu::ThreadPool>(options.threads > 0 ? options.threads : usable_processors())) {}
+
+  BackendInfo info() const override {
+    return {"cpu", fmt::format("{} ({}, {} threads)", cpu::cpu_name(), kernels_.name, pool_->size()), 0};
+  }
+
+  std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
+    return std::make_shared<cpu::CpuWeights>(plan, source, *pool_);
+  }
+
+  std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
+                                   const CompileOptions& options) override {
+    check_kv(options.kv);
+    auto own = std::dynamic_pointer_cast<const cpu::CpuWeights>(weights);
+    LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
+    return std::make_unique<cpu::CpuProgram>(plan, std::move(own), options, pool_, kernels_);
+  }
+
+ private:
+  const cpu::Kernels& kernels_;
+  const std::shared_ptr<cpu::ThreadPool> pool_;  // programs run on it too
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) { return std::make_unique<CpuBackend>(options); }
+
+std::vector<std::string> cpu_isa_names() {
+  std::vector<std::string> names;
+  for (const cpu::Kernels* table : cpu::available_kernels()) names.emplace_back(table->name);
+  return names;
+}
+
+}  // namespace llorch

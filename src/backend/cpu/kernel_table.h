@@ -1,0 +1,37 @@
+// Fills a Kernels table from the templates. Included by one source file for each instruction set.
+#pragma once
+
+#include <utility>
+
+#include "backend/cpu/attention_kernel.h"
+#include "backend/cpu/linear_kernels.h"
+#include "backend/cpu/roof_kernels.h"
+#include "backend/cpu/row_kernels.h"
+
+namespace llorch::cpu {
+namespace {
+
+template <typename L>
+constexpr Kernels make_kernels(const char* name) {
+  return {
+      .name = name,
+      .tile_rows = tile_rows<L>,
+      .linear = {float_linear<L, WidenF32<L>>, float_linear<L, WidenF16<L>>, float_linear<L, WidenBF16<L>>,
+                 quant_linear<L, CodesQ8<L>>, quant_linear<L, CodesQ4<L, 8, false>>,
+                 quant_linear<L, CodesQ4<L, 0, true>>},
+      .pack_floats = pack_floats<L>,
+      .pack_quantized = pack_quantized<L>,
+      .rms_norm = rms_norm<L>,
+      .gated_silu = gated_silu<L>,
+      .rope_append_f16 = rope_append<L, uint16_t>,
+      .rope_append_f32 = rope_append<L, float>,
+      .attention_f16 = attention<L, uint16_t>,
+      .attention_f32 = attention<L, float>,
+      .read_loop = read_loop<L>,
+      .fma_loop = fma_loop<L>,
+      .fma_lanes = L::kFloatTile * L::kFloatGroups * kGroup,
+  };
+}
+
+}  // namespace
+}  // namespace llorch::cpu

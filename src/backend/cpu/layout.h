@@ -1,0 +1,74 @@
+// Weight matrices in the CPU's own layout: groups of 16 rows side by side, so that one output is one vector lane.
+//
+// Float types: group g holds [cols][16] elements. Block-quantized types: for each block of 32 columns the integer codes
+// of 16 rows as linear_kernels.h reads them (pairs of int8; words of eight nibbles), and apart from them the f16 scales
+// and minimums [cols / 32][16]. The same bytes as in the file, plus padding to a multiple of 16 rows.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "backend/cpu/kernels.h"
+#include "tensor/tensor.h"
+
+namespace llorch::cpu {
+
+// Zeroed, 64-byte aligned, in huge pages where the system has them (fewer TLB misses: reading at full bandwidth needs
+// them). Throws Error naming the size.
+class Buffer {
+ private:
+  struct Unmap {
+    size_t bytes;
+    void operator()(std::byte* memory) const;
+  };
+
+ public:
+  Buffer() : memory_(nullptr, Unmap{0}) {}
+  explicit Buffer(size_t bytes);
+
+  std::byte* data() { return memory_.get(); }
+  const std::byte* data() const { return memory_.get(); }
+  size_t bytes() const { return memory_ ? memory_.get_deleter().bytes : 0; }
+
+ private:
+  std::unique_ptr<std::byte, Unmap> memory_;
+};
+
+class InterleavedMatrix {
+ public:
+  // Allocates for [rows, cols]; fill() then interleaves.
+  InterleavedMatrix(DType dtype, int64_t rows, int64_t cols);
+
+  int groups() const { return groups_; }
+  DType dtype() const { return dtype_; }
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  size_t bytes() const { return codes_.bytes() + scales_.bytes(); }
+  MatrixView view() const;
+
+  // Copies groups [first, last) from a tensor of the file. Threads may fill different groups at once.
+  void fill(const Tensor& tensor, int first, int last);
+
+  // Dequantizes one row, times scale, into out[cols]: the embedding gathers from here, so that no second copy is kept.
+  void read_row(int64_t row, float scale, float* out) const;
+
+ private:
+  std::byte* group(int g) { return codes_.data() + static_cast<size_t>(g) * stride_; }
+  const std::byte* group(int g) const { return codes_.data() + static_cast<size_t>(g) * stride_; }
+  uint16_t* scale(int g, bool minimum);
+  template <typename Block>
+  void fill_blocks(const Tensor& tensor, int g);
+  template <typename Element>
+  void fill_floats(const Tensor& tensor, int g);
+  template <typename Block>
+  void read_blocks(int64_t row, float* out) const;
+
+  DType dtype_;
+  int64_t rows_, cols_;
+  int groups_;
+  size_t stride_;  // bytes of a group's elements or codes
+  Buffer codes_;
+  Buffer scales_;  // f16: all scales, then all minimums
+};
+
+}  // namespace llorch::cpu

@@ -1,0 +1,245 @@
+// Linear in both arithmetics (float weights, block-quantized weights), written once over sixteen lanes. One output is
+// one lane, so sums need no horizontal step and their order is that of backend/reference/arithmetic.h.
+//
+// Included by one source file for each instruction set, in an anonymous namespace: nothing here may be shared between
+// files that are compiled for different machines.
+#pragma once
+
+#include "backend/cpu/kernels.h"
+
+namespace llorch::cpu {
+namespace {
+
+inline constexpr int kSegment = 256;  // K is summed in segments of this many elements
+inline constexpr int kSegmentBlocks = kSegment / kQuantBlock;
+
+// Bytes that the hardware prefetchers are helped ahead by; they stop at page ends and with several streams.
+inline constexpr int kPrefetchBytes = 2048;
+
+// y = total (+ bias) (+ y) for one group of 16 outputs of one row.
+template <typename L>
+[[gnu::always_inline]] inline void store_outputs(const LinearArgs& a, int group, int row, typename L::F total) {
+  const int column = group * kGroup;
+  const int n = a.w.rows - column;
+  float* y = a.y + static_cast<size_t>(row) * a.ldy + column;
+  if (n >= kGroup) {
+    if (a.bias != nullptr) total = L::add(total, L::load(a.bias + column));
+    if (a.accumulate) total = L::add(L::load(y), total);
+    L::store(y, total);
+  } else {
+    if (a.bias != nullptr) total = L::add(total, L::load_first(a.bias + column, n));
+    if (a.accumulate) total = L::add(L::load_first(y, n), total);
+    L::store_first(y, total, n);
+  }
+}
+
+template <typename L>
+struct WidenF32 {
+  using Element = float;
+  [[gnu::always_inline]] static typename L::F load(const float* p) { return L::load(p); }
+};
+template <typename L>
+struct WidenF16 {
+  using Element = uint16_t;
+  [[gnu::always_inline]] static typename L::F load(const uint16_t* p) { return L::load_f16(p); }
+};
+template <typename L>
+struct WidenBF16 {
+  using Element = uint16_t;
+  [[gnu::always_inline]] static typename L::F load(const uint16_t* p) { return L::load_bf16(p); }
+};
+
+// kRows activation rows x kGroups weight groups, all of K.
+template <typename L, typename Widen, int kRows, int kGroups>
+void float_tile(const LinearArgs& a, int group, int row) {
+  using F = typename L::F;
+  using Element = typename Widen::Element;
+  const int cols = a.w.cols;
+  const Element* w[kGroups];
+  for (int g = 0; g < kGroups; ++g)
+    w[g] = reinterpret_cast<const Element*>(a.w.data + static_cast<size_t>(group + g) * a.w.data_stride);
+  const float* x = a.x.floats + static_cast<size_t>(row) * cols;
+  F total[kRows][kGroups];
+  for (int r = 0; r < kRows; ++r)
+    for (int g = 0; g < kGroups; ++g) total[r][g] = L::zero();
+  for (int begin = 0; begin < cols; begin += kSegment) {
+    const int end = begin + kSegment < cols ? begin + kSegment : cols;
+    F sum[kRows][kGroups];
+    for (int r = 0; r < kRows; ++r)
+      for (int g = 0; g < kGroups; ++g) sum[r][g] = L::zero();
+#pragma GCC unroll 4
+    for (int k = begin; k < end; ++k) {
+      F weight[kGroups];
+      for (int g = 0; g < kGroups; ++g) {
+        weight[g] = Widen::load(w[g] + static_cast<size_t>(k) * kGroup);
+        if constexpr (kRows == 1)
+          L::prefetch(reinterpret_cast<const char*>(w[g] + static_cast<size_t>(k) * kGroup) + kPrefetchBytes);
+      }
+      for (int r = 0; r < kRows; ++r) {
+        const F value = L::set1(x[static_cast<size_t>(k) * kRows + r]);
+        for (int g = 0; g < kGroups; ++g) sum[r][g] = L::fma(weight[g], value, sum[r][g]);
+      }
+    }
+    for (int r = 0; r < kRows; ++r)
+      for (int g = 0; g < kGroups; ++g) total[r][g] = L::add(total[r][g], sum[r][g]);
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int g = 0; g < kGroups; ++g) store_outputs<L>(a, group + g, row + r, total[r][g]);
+}
+
+// The integer pairs of one block of 16 rows. pair<p>() gives pair p of each row as two int16.
+template <typename L>
+struct CodesQ8 {
+  static constexpr size_t kBytes = size_t{kGroup} * kQuantBlock;
+  static constexpr int kOffset = 0;
+  static constexpr bool kMinimum = false;
+  const int8_t* codes;
+  explicit CodesQ8(const std::byte* p) : codes(reinterpret_cast<const int8_t*>(p)) {}
+  template <int kPair>
+  [[gnu::always_inline]] typename L::I pair() const {
+    return L::load_i8_as_i16(codes + kPair * 2 * kGroup);
+  }
+};
+
+// Four bits: word c of a row holds elements 8c .. 8c+7; nibble n of its low half is element 8c + 2n, of its high half
+// element 8c + 2n + 1, so one shift and mask of 16-bit lanes gives a pair.
+template <typename L, int kOffsetOfCode, bool kHasMinimum>
+struct CodesQ4 {
+  static constexpr size_t kBytes = size_t{kGroup} * kQuantBlock / 2;
+  static constexpr int kOffset = kOffsetOfCode;
+  static constexpr bool kMinimum = kHasMinimum;
+  const std::byte* codes;
+  explicit CodesQ4(const std::byte* p) : codes(p) {}
+  template <int kPair>
+  [[gnu::always_inline]] typename L::I pair() const {
+    const typename L::I word = L::load_i(codes + kPair / 4 * 4 * kGroup);
+    constexpr int kShift = kPair % 4 * 4;
+    if constexpr (kShift == 12)
+      return L::template shift_right_16<12>(word);
+    else
+      return L::and_i(L::template shift_right_16<kShift>(word), L::set1_i(0x000f000f));
+  }
+};
+
+template <int... kPair, typename F>
+[[gnu::always_inline]] inline void for_each_pair(std::integer_sequence<int, kPair...>, F f) {
+  (f(std::integral_constant<int, kPair>{}), ...);
+}
+
+// kRows activation rows x one weight group, all of K. Per block an exact integer sum, then one fma with both scales.
+template <typename L, typename Codes, int kRows>
+void quant_tile(const LinearArgs& a, int group, int row) {
+  using F = typename L::F;
+  using I = typename L::I;
+  const int n_blocks = a.w.cols / kQuantBlock;
+  const std::byte* w = a.w.data + static_cast<size_t>(group) * a.w.data_stride;
+  const uint16_t* w_scale = a.w.scales + static_cast<size_t>(group) * n_blocks * kGroup;
+  const uint16_t* w_min = Codes::kMinimum ? a.w.minimums + static_cast<size_t>(group) * n_blocks * kGroup : nullptr;
+  const int32_t* x_pairs = a.x.pairs + static_cast<size_t>(row) * (a.w.cols / 2);
+  const float* x_scale = a.x.scales + static_cast<size_t>(row) * n_blocks;
+  const int32_t* x_sum = a.x.sums + static_cast<size_t>(row) * n_blocks;
+  F total[kRows];
+  for (int r = 0; r < kRows; ++r) total[r] = L::zero();
+  for (int begin = 0; begin < n_blocks; begin += kSegmentBlocks) {
+    const int end = begin + kSegmentBlocks < n_blocks ? begin + kSegmentBlocks : n_blocks;
+    F acc[kRows];
+    for (int r = 0; r < kRows; ++r) acc[r] = L::zero();
+    for (int b = begin; b < end; ++b) {
+      const Codes codes(w + static_cast<size_t>(b) * Codes::kBytes);
+      const int32_t* pairs = x_pairs + static_cast<size_t>(b) * kPairs * kRows;
+      if constexpr (kRows == 1)
+        for (size_t byte = 0; byte < Codes::kBytes; byte += 64)
+          L::prefetch(w + static_cast<size_t>(b) * Codes::kBytes + byte + kPrefetchBytes);
+      I products[kRows];
+      for (int r = 0; r < kRows; ++r)
+        products[r] = Codes::kOffset == 0 ? L::zero_i() : L::set1_i(-Codes::kOffset * x_sum[b * kRows + r]);
+      for_each_pair(
+          std::make_integer_sequence<int, kPairs>(), [&](auto p) __attribute__((always_inline)) {
+            const I weight = codes.template pair<p()>();
+            for (int r = 0; r < kRows; ++r)
+              products[r] = L::dot_pairs(products[r], weight, L::set1_i(pairs[p() * kRows + r]));
+          });
+      const F scale = L::load_f16(w_scale + static_cast<size_t>(b) * kGroup);
+      for (int r = 0; r < kRows; ++r) {
+        const F both = L::mul(scale, L::set1(x_scale[b * kRows + r]));
+        acc[r] = L::fma(L::to_float(products[r]), both, acc[r]);
+      }
+      if constexpr (Codes::kMinimum) {
+        const F minimum = L::load_f16(w_min + static_cast<size_t>(b) * kGroup);
+        for (int r = 0; r < kRows; ++r) {
+          const F both = L::mul(minimum, L::set1(x_scale[b * kRows + r]));
+          acc[r] = L::fma(both, L::set1(static_cast<float>(x_sum[b * kRows + r])), acc[r]);
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) total[r] = L::add(total[r], acc[r]);
+  }
+  for (int r = 0; r < kRows; ++r) store_outputs<L>(a, group, row + r, total[r]);
+}
+
+// Rows of the next tile: the largest compiled size that fits. Twelve sizes would cost code, not speed.
+inline int largest_tile(int rows, int limit) {
+  for (const int size : {12, 8, 6, 4, 2})
+    if (size <= limit && size <= rows) return size;
+  return 1;
+}
+
+template <typename Tile>
+[[gnu::always_inline]] inline void dispatch_tile(int rows, Tile tile) {
+  switch (rows) {
+    case 12:
+      return tile(std::integral_constant<int, 12>{});
+    case 8:
+      return tile(std::integral_constant<int, 8>{});
+    case 6:
+      return tile(std::integral_constant<int, 6>{});
+    case 4:
+      return tile(std::integral_constant<int, 4>{});
+    case 2:
+      return tile(std::integral_constant<int, 2>{});
+    default:
+      return tile(std::integral_constant<int, 1>{});
+  }
+}
+
+// All tiles over a group (or kGroups at once): the group's weights stay in the cache from the second tile on.
+template <typename L, typename Widen, int kGroups>
+void float_groups(const LinearArgs& a, int group) {
+  for (int row = 0; row < a.n_rows;) {
+    const int rows = largest_tile(a.n_rows - row, L::kFloatTile);
+    dispatch_tile(rows, [&](auto n) {
+      if constexpr (n() <= L::kFloatTile) float_tile<L, Widen, n(), kGroups>(a, group, row);
+    });
+    row += rows;
+  }
+}
+
+template <typename L, typename Widen>
+void float_linear(const LinearArgs& a) {
+  int group = a.first_group;
+  if (a.n_rows == 1)  // four chains of adds hide the latency of one
+    for (; group + 4 <= a.last_group; group += 4) float_tile<L, Widen, 1, 4>(a, group, 0);
+  for (; group + L::kFloatGroups <= a.last_group; group += L::kFloatGroups)
+    float_groups<L, Widen, L::kFloatGroups>(a, group);
+  for (; group < a.last_group; ++group) float_groups<L, Widen, 1>(a, group);
+}
+
+template <typename L, typename Codes>
+void quant_linear(const LinearArgs& a) {
+  for (int group = a.first_group; group < a.last_group; ++group)
+    for (int row = 0; row < a.n_rows;) {
+      const int rows = largest_tile(a.n_rows - row, L::kQuantTile);
+      dispatch_tile(rows, [&](auto n) {
+        if constexpr (n() <= L::kQuantTile) quant_tile<L, Codes, n()>(a, group, row);
+      });
+      row += rows;
+    }
+}
+
+template <typename L>
+int tile_rows(DType weights, int rows) {
+  return largest_tile(rows, weights >= DType::kQ8_0 ? L::kQuantTile : L::kFloatTile);
+}
+
+}  // namespace
+}  // namespace llorch::cpu

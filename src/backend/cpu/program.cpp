@@ -1,0 +1,284 @@
+#include "backend/cpu/program.h"
+
+#include <algorithm>
+
+namespace llorch::cpu {
+namespace {
+
+// Batches of one row are prepared by each thread for itself: cheaper than a barrier.
+constexpr uint32_t kPrivateRows = 1;
+
+}  // namespace
+
+CpuProgram::CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weights, const CompileOptions& options,
+                       std::shared_ptr<ThreadPool> pool, const Kernels& kernels)
+    : plan_(plan),
+      options_(options),
+      weights_(std::move(weights)),
+      pool_(std::move(pool)),
+      kernels_(kernels),
+      slots_(plan_, options_),
+      taps_(plan_, options_.taps),
+      kv_(plan_, options_.kv) {
+  if (options_.poison) kv_.poison();
+  make_stages();
+  const auto packed_bytes = [&](uint32_t rows) { return size_t{rows} * widest_ * sizeof(float) * 2; };
+  packed_ = Buffer(packed_bytes(packed_capacity()));
+  for (int t = 0; t < pool_->size(); ++t)
+    scratch_.push_back({std::vector<float>(size_t{kMaxTileRows} * widest_), Buffer(packed_bytes(kPrivateRows)),
+                        std::vector<float>(size_t{kMaxQueries} * plan_.heads.head_dim)});
+}
+
+// A RmsNorm or GatedAct joins the Linear behind it when that alone reads its output and nobody taps it.
+void CpuProgram::make_stages() {
+  const std::vector<Step>& steps = plan_.steps;
+  const auto reads_later = [&](size_t from, SlotId slot) {
+    for (size_t i = from; i < steps.size(); ++i) {
+      if (input_slot(steps[i].op) == slot) return true;
+      if (output_slot(steps[i].op) == slot) return false;
+    }
+    return false;
+  };
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const Op* prepare = nullptr;
+    const bool joins = std::holds_alternative<RmsNorm>(steps[i].op) || std::holds_alternative<GatedAct>(steps[i].op);
+    if (joins && i + 1 < steps.size() && !taps_.wants(i)) {
+      const auto* linear = std::get_if<Linear>(&steps[i + 1].op);
+      const SlotId out = output_slot(steps[i].op);
+      if (linear != nullptr && linear->x == out && !reads_later(i + 2, out)) prepare = &steps[i++].op;
+    }
+    stages_.push_back({i, prepare});
+    if (const auto* linear = std::get_if<Linear>(&steps[i].op)) widest_ = std::max(widest_, width(linear->x));
+  }
+}
+
+std::span<const float> CpuProgram::run(const Batch& batch) {
+  check_batch(batch, plan_, options_);
+  batch_ = &batch;
+  rows_ = batch.rows();
+  positions_.clear();
+  row_sequence_.clear();
+  for (uint32_t s = 0; s < batch.sequences.size(); ++s)
+    for (uint32_t i = 0; i < batch.sequences[s].n_rows; ++i) {
+      positions_.push_back(batch.sequences[s].first_position + i);
+      row_sequence_.push_back(s);
+    }
+  if (options_.poison) slots_.poison();
+  make_tiles();
+  make_attention_tasks();
+  pool_->run([this](int thread) { run_stages(thread); });
+  if (options_.poison) slots_.check_guards();
+  const SlotId logits = plan_.logits();
+  return {slots_.data(logits), size_t{rows_} * width(logits)};
+}
+
+void CpuProgram::run_stages(int thread) {
+  for (const Stage& stage : stages_) {
+    const Op& op = plan_.steps[stage.step].op;
+    std::visit([&](const auto& verb) { step(stage, verb, thread); }, op);
+    pool_->barrier();
+    const bool gathers = std::holds_alternative<GatherRows>(op);
+    if (thread == 0) {
+      if (gathers) {
+        rows_ = static_cast<uint32_t>(batch_->logit_rows.size());
+        make_tiles();
+      }
+      if (taps_.wants(stage.step))
+        taps_.record(stage.step, {row(output_slot(op), 0), size_t{rows_} * width(output_slot(op))});
+      next_task_.store(0, std::memory_order_relaxed);
+    }
+    // What thread 0 changed above is read by all in the next stage.
+    if (gathers || taps_.wants(stage.step) || std::holds_alternative<Attention>(op)) pool_->barrier();
+    if (rows_ == 0) return;  // no row wants logits
+  }
+}
+
+void CpuProgram::step(const Stage&, const Embed& op, int thread) {
+  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
+  for (int r = share.first; r < share.last; ++r)
+    weights_->matrix(op.table).read_row(batch_->tokens[r], op.scale, row(op.y, r));
+}
+
+void CpuProgram::prepare_row(const Op& op, uint32_t r, float* y) const {
+  if (const auto* norm = std::get_if<RmsNorm>(&op)) {
+    kernels_.rms_norm(row(norm->x, r), weights_->vector(norm->weight), norm->eps, static_cast<int>(width(norm->x)), y);
+  } else {
+    const auto& act = std::get<GatedAct>(op);
+    const auto n = static_cast<int>(width(act.y));
+    const float* gate = row(act.gate_up, r);
+    kernels_.gated_silu(gate, gate + n, n, y);
+  }
+}
+
+void CpuProgram::step(const Stage& stage, const RmsNorm& op, int thread) {
+  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
+  for (int r = share.first; r < share.last; ++r) prepare_row(plan_.steps[stage.step].op, r, row(op.y, r));
+}
+
+void CpuProgram::step(const Stage& stage, const GatedAct& op, int thread) {
+  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
+  for (int r = share.first; r < share.last; ++r) prepare_row(plan_.steps[stage.step].op, r, row(op.y, r));
+}
+
+void CpuProgram::step(const Stage&, const GatherRows& op, int thread) {
+  const Share share = share_of(static_cast<int>(batch_->logit_rows.size()), thread, pool_->size());
+  for (int i = share.first; i < share.last; ++i)
+    std::copy_n(row(op.x, batch_->logit_rows[i]), width(op.x), row(op.y, i));
+}
+
+void CpuProgram::step(const Stage&, const RopeAppend& op, int thread) {
+  const Heads& h = plan_.heads;
+  const uint32_t page_size = options_.kv.page_size;
+  const auto kernel = options_.kv.dtype == DType::kF16 ? kernels_.rope_append_f16 : kernels_.rope_append_f32;
+  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
+  for (int r = share.first; r < share.last; ++r) {
+    const uint32_t position = positions_[r];
+    const uint32_t page = batch_->pages[batch_->sequences[row_sequence_[r]].first_page + position / page_size];
+    const size_t angle = size_t{position} * plan_.rope.half_dim;
+    kernel({.qkv = row(op.qkv, r),
+            .cos = &plan_.rope.cos[angle],
+            .sin = &plan_.rope.sin[angle],
+            .n_heads = static_cast<int32_t>(h.n_heads),
+            .n_kv_heads = static_cast<int32_t>(h.n_kv_heads),
+            .head_dim = static_cast<int32_t>(h.head_dim),
+            .pairs = op.pairs,
+            .k = kv_.keys(op.layer, page, 0) + kv_.key_offset(position % page_size),
+            .v = kv_.values(op.layer, page, 0) + kv_.value_offset(position % page_size),
+            .head_stride = kv_.head_stride()});
+  }
+}
+
+// Tiles of up to kMaxQueries queries that share a KV head: some heads of its group times some rows of a sequence.
+void CpuProgram::make_attention_tasks() {
+  attention_tasks_.clear();
+  if (plan_.n_layers == 0) return;
+  const Heads& h = plan_.heads;
+  const uint32_t per_group = h.n_heads / h.n_kv_heads;
+  const uint32_t heads = std::min<uint32_t>(per_group, kMaxQueries);
+  const uint32_t rows = std::max<uint32_t>(1, kMaxQueries / heads);
+  for (uint32_t s = 0; s < batch_->sequences.size(); ++s)
+    for (uint32_t r = 0; r < batch_->sequences[s].n_rows; r += rows)
+      for (uint32_t kv_head = 0; kv_head < h.n_kv_heads; ++kv_head)
+        for (uint32_t head = 0; head < per_group; head += heads)
+          attention_tasks_.push_back({s, batch_->sequences[s].first_row + r,
+                                      std::min(rows, batch_->sequences[s].n_rows - r), kv_head, head,
+                                      std::min(heads, per_group - head)});
+}
+
+void CpuProgram::step(const Stage&, const Attention& op, int thread) {
+  // Tasks differ in length (later rows see more positions): whoever is free takes the next.
+  for (uint32_t t; (t = next_task_.fetch_add(1, std::memory_order_relaxed)) < attention_tasks_.size();)
+    attend(op, attention_tasks_[t], scratch_[thread]);
+}
+
+void CpuProgram::attend(const Attention& op, const AttentionTask& task, Scratch& scratch) {
+  const Heads& h = plan_.heads;
+  const auto kernel = options_.kv.dtype == DType::kF16 ? kernels_.attention_f16 : kernels_.attention_f32;
+  AttentionArgs args;
+  args.window = static_cast<int32_t>(op.window);
+  args.head_dim = static_cast<int32_t>(h.head_dim);
+  args.scale = op.scale;
+  args.pages = &batch_->pages[batch_->sequences[task.sequence].first_page];
+  args.page_shift = kv_.page_shift();
+  args.k = kv_.keys(op.layer, 0, task.kv_head);
+  args.v = kv_.values(op.layer, 0, task.kv_head);
+  args.page_stride = kv_.page_stride();
+  args.scratch = scratch.attention.data();
+  // The kernel is compiled for 1, 2, 3, 4 and 8 queries.
+  const uint32_t total = task.n_rows * task.n_heads;
+  for (uint32_t done = 0; done < total;) {
+    const uint32_t left = total - done;
+    const uint32_t n = left >= 8 ? 8 : std::min<uint32_t>(left, 4);
+    for (uint32_t i = 0; i < n; ++i, ++done) {
+      const uint32_t r = task.first_row + done / task.n_heads;
+      const uint32_t head = task.kv_head * (h.n_heads / h.n_kv_heads) + task.first_head + done % task.n_heads;
+      args.q[i] = row(op.qkv, r) + head * h.head_dim;
+      args.y[i] = row(op.y, r) + head * h.head_dim;
+      args.position[i] = static_cast<int32_t>(positions_[r]);
+    }
+    args.n_queries = static_cast<int32_t>(n);
+    kernel(args);
+  }
+}
+
+PackedRows CpuProgram::packed_rows(Buffer& buffer, uint32_t rows) const {
+  PackedRows packed;
+  std::byte* p = buffer.data();
+  packed.floats = reinterpret_cast<float*>(p);
+  p += size_t{rows} * widest_ * sizeof(float);
+  packed.pairs = reinterpret_cast<int32_t*>(p);
+  p += size_t{rows} * widest_ / 2 * sizeof(int32_t);
+  packed.scales = reinterpret_cast<float*>(p);
+  p += size_t{rows} * widest_ / kQuantBlock * sizeof(float);
+  packed.sums = reinterpret_cast<int32_t*>(p);
+  return packed;
+}
+
+void CpuProgram::make_tiles() {
+  for (const bool quantized : {false, true}) {
+    std::vector<Tile>& tiles = tiles_[quantized];
+    tiles.clear();
+    for (uint32_t r = 0; r < rows_; r += static_cast<uint32_t>(tiles.back().n_rows))
+      tiles.push_back({r, kernels_.tile_rows(quantized ? DType::kQ8_0 : DType::kF32, static_cast<int>(rows_ - r))});
+  }
+}
+
+void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,
+                           Scratch& scratch) {
+  const auto cols = static_cast<int>(width(op.x));
+  const float* x[kMaxTileRows];
+  for (int i = 0; i < tile.n_rows; ++i) {
+    const uint32_t r = tile.first_row + static_cast<uint32_t>(i);
+    x[i] = row(op.x, r);
+    if (stage.prepare != nullptr) {
+      float* made = scratch.rows.data() + static_cast<size_t>(i) * widest_;
+      prepare_row(*stage.prepare, r, made);
+      x[i] = made;
+    }
+  }
+  const size_t at = size_t{tile.first_row} * width(op.x);
+  if (quantized)
+    kernels_.pack_quantized(x, tile.n_rows, cols, out.pairs + at / 2, out.scales + at / kQuantBlock,
+                            out.sums + at / kQuantBlock);
+  else
+    kernels_.pack_floats(x, tile.n_rows, cols, out.floats + at);
+}
+
+void CpuProgram::step(const Stage& stage, const Linear& op, int thread) {
+  const bool is_private = rows_ <= kPrivateRows;
+  const PackedRows packed =
+      is_private ? packed_rows(scratch_[thread].packed, kPrivateRows) : packed_rows(packed_, packed_capacity());
+  // Rows are packed in the arithmetic that the stacked weights need; a mix of both is rare but allowed.
+  for (const bool quantized : {false, true}) {
+    if (!std::any_of(op.weights.begin(), op.weights.end(),
+                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; }))
+      continue;
+    const std::vector<Tile>& tiles = tiles_[quantized];
+    const auto n_tiles = static_cast<int>(tiles.size());
+    const Share share = is_private ? Share{0, n_tiles} : share_of(n_tiles, thread, pool_->size());
+    for (int t = share.first; t < share.last; ++t) pack_tile(stage, op, quantized, tiles[t], packed, scratch_[thread]);
+  }
+  if (!is_private) pool_->barrier();
+  // The groups of all stacked weights are one range that threads split.
+  int n_groups = 0;
+  for (const WeightId id : op.weights) n_groups += weights_->matrix(id).groups();
+  const Share share = share_of(n_groups, thread, pool_->size());
+  int before = 0;
+  size_t column = 0;
+  for (size_t i = 0; i < op.weights.size(); ++i) {
+    const InterleavedMatrix& matrix = weights_->matrix(op.weights[i]);
+    LinearArgs args{.w = matrix.view(), .x = packed};
+    args.first_group = std::clamp(share.first - before, 0, matrix.groups());
+    args.last_group = std::clamp(share.last - before, 0, matrix.groups());
+    args.n_rows = static_cast<int32_t>(rows_);
+    args.y = row(op.y, 0) + column;
+    args.ldy = width(op.y);
+    args.bias = op.biases.empty() ? nullptr : weights_->vector(op.biases[i]);
+    args.accumulate = op.accumulate;
+    if (args.first_group < args.last_group) kernels_.linear[static_cast<size_t>(matrix.dtype())](args);
+    before += matrix.groups();
+    column += static_cast<size_t>(matrix.rows());
+  }
+}
+
+}  // namespace llorch::cpu

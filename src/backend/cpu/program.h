@@ -1,0 +1,113 @@
+// A plan compiled for the CPU: a list of stages that all threads walk together.
+//
+// A stage is one step, or a Linear together with the RMSNorm or gated activation that feeds it: their result goes
+// straight into the packed form that the kernels read, and is stored nowhere else. Threads split a stage's work in a
+// fixed way; a barrier ends each stage.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/kv_cache.h"
+#include "backend/cpu/layout.h"
+#include "backend/cpu/thread_pool.h"
+#include "backend/slots.h"
+
+namespace llorch::cpu {
+
+// Matrices interleaved, vectors (norm weights, biases) widened to float.
+class CpuWeights final : public PlacedWeights {
+ public:
+  // All threads of the pool interleave one tensor after another; the source may drop each when it is done.
+  CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool& pool);
+
+  size_t bytes() const override;
+  const InterleavedMatrix& matrix(WeightId id) const { return *matrices_[static_cast<size_t>(id)]; }
+  const float* vector(WeightId id) const { return vectors_[static_cast<size_t>(id)].data(); }
+
+ private:
+  std::vector<std::unique_ptr<InterleavedMatrix>> matrices_;  // [weights]; null for vectors
+  std::vector<std::vector<float>> vectors_;                   // [weights]; empty for matrices
+};
+
+class CpuProgram final : public Program {
+ public:
+  CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weights, const CompileOptions& options,
+             std::shared_ptr<ThreadPool> pool, const Kernels& kernels);
+
+  std::span<const float> run(const Batch& batch) override;
+  std::span<const float> tap(std::string_view step) const override { return taps_.find(step); }
+  size_t bytes() const override { return slots_.bytes() + kv_.bytes(); }
+  const Plan& plan() const override { return plan_; }
+  const CompileOptions& options() const override { return options_; }
+
+ private:
+  struct Stage {
+    size_t step;
+    const Op* prepare = nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input
+  };
+  struct Tile {  // rows that one call of a linear kernel takes together
+    uint32_t first_row;
+    int n_rows;
+  };
+  struct AttentionTask {
+    uint32_t sequence, first_row, n_rows, kv_head, first_head, n_heads;  // heads: inside the KV head's group
+  };
+  // Activation memory of one thread.
+  struct Scratch {
+    std::vector<float> rows;       // [kMaxTileRows, widest slot]: a tile's rows before packing
+    Buffer packed;                 // packed rows of a batch of one row
+    std::vector<float> attention;  // [kMaxQueries, head_dim]
+  };
+
+  void make_stages();
+  void make_attention_tasks();
+  void run_stages(int thread);
+  PackedRows packed_rows(Buffer& buffer, uint32_t rows) const;
+
+  // One overload for each verb: the share of `thread`.
+  void step(const Stage& stage, const Embed& op, int thread);
+  void step(const Stage& stage, const RmsNorm& op, int thread);
+  void step(const Stage& stage, const Linear& op, int thread);
+  void step(const Stage& stage, const RopeAppend& op, int thread);
+  void step(const Stage& stage, const Attention& op, int thread);
+  void step(const Stage& stage, const GatedAct& op, int thread);
+  void step(const Stage& stage, const GatherRows& op, int thread);
+
+  void make_tiles();
+  void pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,
+                 Scratch& scratch);
+  void prepare_row(const Op& op, uint32_t row, float* y) const;
+  void attend(const Attention& op, const AttentionTask& task, Scratch& scratch);
+
+  uint32_t packed_capacity() const { return std::max(options_.max_rows, options_.max_logit_rows); }
+  uint32_t width(SlotId id) const { return plan_.slot(id).width; }
+  float* row(SlotId id, uint32_t r) { return slots_.data(id) + size_t{r} * width(id); }
+  const float* row(SlotId id, uint32_t r) const { return slots_.data(id) + size_t{r} * width(id); }
+
+  const Plan plan_;
+  const CompileOptions options_;
+  const std::shared_ptr<const CpuWeights> weights_;
+  const std::shared_ptr<ThreadPool> pool_;  // shared with the backend and its other programs
+  const Kernels& kernels_;
+  Slots slots_;
+  Taps taps_;
+  KvCache kv_;
+  std::vector<Stage> stages_;
+  uint32_t widest_ = 0;  // widest input of a Linear
+  Buffer packed_;        // packed rows that all threads share
+  std::vector<Scratch> scratch_;
+
+  // Of the current run.
+  const Batch* batch_ = nullptr;
+  uint32_t rows_ = 0;
+  std::vector<uint32_t> positions_;  // [rows]
+  std::vector<uint32_t> row_sequence_;
+  std::array<std::vector<Tile>, 2> tiles_;  // for float and for quantized weights
+  std::vector<AttentionTask> attention_tasks_;
+  std::atomic<uint32_t> next_task_{0};
+};
+
+}  // namespace llorch::cpu

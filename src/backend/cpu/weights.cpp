@@ -1,0 +1,41 @@
+#include <atomic>
+
+#include "backend/cpu/program.h"
+
+namespace llorch::cpu {
+
+CpuWeights::CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool& pool) {
+  for (const Weight& weight : plan.weights) {
+    const Tensor in = source.open(weight);
+    const size_t expected = static_cast<size_t>(weight.shape.size() < 2 ? 1 : weight.shape[0]) *
+                            row_bytes(weight.dtype, weight.shape.back());
+    if (in.dtype != weight.dtype || in.shape != weight.shape || in.bytes.size() != expected)
+      fail("weight {}: expected {} {} in {} bytes, got {} {} in {}", weight.name, to_string(weight.dtype),
+           shape_string(weight.shape), expected, to_string(in.dtype), shape_string(in.shape), in.bytes.size());
+    matrices_.emplace_back();
+    vectors_.emplace_back();
+    if (weight.shape.size() == 1) {
+      vectors_.back().resize(static_cast<size_t>(in.cols()));
+      read_row(in, 0, vectors_.back().data());
+    } else {
+      matrices_.back() = std::make_unique<InterleavedMatrix>(weight.dtype, weight.shape[0], weight.shape[1]);
+      InterleavedMatrix& matrix = *matrices_.back();
+      constexpr int kGroupsAtOnce = 16;
+      std::atomic<int> next{0};
+      pool.run([&](int) {
+        for (int g; (g = next.fetch_add(kGroupsAtOnce)) < matrix.groups();)
+          matrix.fill(in, g, std::min(g + kGroupsAtOnce, matrix.groups()));
+      });
+    }
+    source.close(in);
+  }
+}
+
+size_t CpuWeights::bytes() const {
+  size_t total = 0;
+  for (const auto& matrix : matrices_) total += matrix ? matrix->bytes() : 0;
+  for (const auto& vector : vectors_) total += vector.size() * sizeof(float);
+  return total;
+}
+
+}  // namespace llorch::cpu

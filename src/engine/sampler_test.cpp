@@ -103,7 +103,7 @@ TEST(Sampler, EqualsThePlainOneOnRandomLogits) {
     SamplingParams p;
     p.temperature = pick({0.0f, 1e-6f, 0.1f, 0.7f, 1.0f, 2.0f});
     p.top_k = static_cast<uint32_t>(pick({0, 1, 2, 40, 1000}));
-    p.top_p = pick({0.0f, 1e-9f, 0.3f, 0.9f, 0.999f, 1.0f, 1.0f});
+    p.top_p = pick({0.0f, 1e-9f, 0.25f, 0.3f, 0.5f, 0.9f, 0.999f, 1.0f, 1.0f});
     p.min_p = pick({0.0f, 0.0f, 1e-8f, 0.05f, 0.5f, 1.0f});
     p.repetition_penalty = pick({0.0f, 1.0f, 1.3f, 0.5f, 2.0f, 1e-40f});
     p.seed = random();

@@ -99,6 +99,7 @@ TEST(Scheduler, PreemptsTheYoungestAndKeepsItsTokens) {
   Scheduler scheduler({.n_pages = 4, .page_size = 4, .max_step_rows = 16, .max_prefill_rows = 8, .max_running = 4});
   add(scheduler, 1, 3, 12);
   Sequence* young = add(scheduler, 2, 3, 8);
+  add(scheduler, 3, 1, 1);  // waits all the time, and does not overtake the preempted one
   EXPECT_EQ(run(scheduler), "1:0+3* 2:0+3*");
   for (uint32_t p = 3; p <= 7; ++p) EXPECT_EQ(run(scheduler), fmt::format("1:{}+1* 2:{}+1*", p, p));
   EXPECT_EQ(scheduler.pages().n_free(), 0u);
@@ -110,6 +111,7 @@ TEST(Scheduler, PreemptsTheYoungestAndKeepsItsTokens) {
   EXPECT_EQ(run(scheduler), "2:0+8");  // computed again, its tokens kept
   EXPECT_EQ(run(scheduler), "2:8+1*");
   EXPECT_EQ(run(scheduler), "2:9+1*");
+  EXPECT_EQ(run(scheduler), "3:0+1*");
   EXPECT_EQ(run(scheduler), "");
   EXPECT_EQ(scheduler.pages().n_free(), 4u);
 }

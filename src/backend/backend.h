@@ -113,10 +113,17 @@ class Program {
   virtual const CompileOptions& options() const = 0;
 };
 
+// What a device can do at best, measured now. Benches state their figures as a share of it.
+struct Roof {
+  double read_bytes_per_s = 0.0;  // the best of several read loops over memory far larger than the caches
+  double flops_per_s = 0.0;       // float32 multiply-adds from registers, counted as two operations
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual BackendInfo info() const = 0;
+  virtual Roof measure_roof() = 0;  // takes about a second
   virtual std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) = 0;
   virtual std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                            const CompileOptions& options) = 0;

@@ -38,8 +38,8 @@ namespace detail {
 }  // namespace llorch
 
 // Release-mode assertion: LLORCH_CHECK(rows > 0, "{} rows", rows).
-#define LLORCH_CHECK(condition, ...)                                                                \
-  do {                                                                                              \
-    if (!(condition)) [[unlikely]]                                                                  \
+#define LLORCH_CHECK(condition, ...)                                                                 \
+  do {                                                                                               \
+    if (!(condition)) [[unlikely]]                                                                   \
       ::llorch::detail::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
   } while (false)

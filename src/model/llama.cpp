@@ -1,3 +1,4 @@
+// The forward pass of Llama as a plan.
 #include <fmt/format.h>
 
 #include <cmath>

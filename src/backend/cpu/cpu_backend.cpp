@@ -7,6 +7,7 @@
 
 #include "backend/cpu/isa.h"
 #include "backend/cpu/program.h"
+#include "backend/cpu/roof.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -41,6 +42,8 @@ class CpuBackend final : public Backend {
   BackendInfo info() const override {
     return {"cpu", fmt::format("{} ({}, {} threads)", cpu::cpu_name(), kernels_.name, pool_->size()), 0};
   }
+
+  Roof measure_roof() override { return cpu::measure_roof(*pool_, kernels_); }
 
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     return std::make_shared<cpu::CpuWeights>(plan, source, *pool_);

@@ -27,7 +27,7 @@ constexpr Kernels make_kernels(const char* name) {
       .rope_append_f32 = rope_append<L, float>,
       .attention_f16 = attention<L, uint16_t>,
       .attention_f32 = attention<L, float>,
-      .read_loop = read_loop<L>,
+      .read_loops = {read_streams<L, 1>, read_streams<L, 2>, read_streams<L, 4>},
       .fma_loop = fma_loop<L>,
       .fma_lanes = L::kFloatTile * L::kFloatGroups * kGroup,
   };

@@ -92,8 +92,9 @@ struct Kernels {
   void (*rope_append_f32)(const RopeArgs&);
   void (*attention_f16)(const AttentionArgs&);
   void (*attention_f32)(const AttentionArgs&);
-  double (*read_loop)(const std::byte* data, size_t bytes);  // benches: reads every byte once, returns a checksum
-  double (*fma_loop)(long iterations);                       // benches: fma_lanes * iterations multiply-adds
+  // Benches: read every byte once (a multiple of 4096) in one, two, four streams; return a checksum.
+  double (*read_loops[3])(const std::byte* data, size_t bytes);
+  double (*fma_loop)(long iterations);  // benches: fma_lanes * iterations multiply-adds
   int fma_lanes;
 };
 

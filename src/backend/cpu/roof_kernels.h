@@ -7,17 +7,24 @@
 namespace llorch::cpu {
 namespace {
 
-// Reads every byte once (bytes: a multiple of 256), in order, with the prefetch that the linear kernels use.
-template <typename L>
-double read_loop(const std::byte* data, size_t bytes) {
+// Reads bytes (a multiple of 256 * kStreams) once, as kStreams sequences side by side, with the prefetch distance of
+// the linear kernels.
+template <typename L, int kStreams>
+double read_streams(const std::byte* data, size_t bytes) {
   using I = typename L::I;
-  I sum[4] = {L::zero_i(), L::zero_i(), L::zero_i(), L::zero_i()};
-  for (size_t i = 0; i + 256 <= bytes; i += 256)
-    for (size_t j = 0; j < 4; ++j) {
-      L::prefetch(data + i + j * 64 + 2048);
-      sum[j] = L::add_i(sum[j], L::load_i(data + i + j * 64));
+  I sum[kStreams];
+  for (int s = 0; s < kStreams; ++s) sum[s] = L::zero_i();
+  const size_t share = bytes / kStreams;
+  for (size_t i = 0; i < share; i += 256)
+    for (int s = 0; s < kStreams; ++s) {
+      const std::byte* p = data + s * share + i;
+      for (size_t j = 0; j < 256; j += 64) {
+        L::prefetch(p + j + 2048);
+        sum[s] = L::add_i(sum[s], L::load_i(p + j));
+      }
     }
-  return L::reduce_add_i(L::add_i(L::add_i(sum[0], sum[1]), L::add_i(sum[2], sum[3])));
+  for (int s = 1; s < kStreams; ++s) sum[0] = L::add_i(sum[0], sum[s]);
+  return L::reduce_add_i(sum[0]);
 }
 
 // 24 sums (or as many as there are registers for) of 16 lanes, each iteration one multiply-add to each.

@@ -1,3 +1,4 @@
+// Places a plan's weights in the CPU's layout.
 #include <atomic>
 
 #include "backend/cpu/program.h"

@@ -257,6 +257,7 @@ class ReferenceProgram final : public Program {
 class ReferenceBackend final : public Backend {
  public:
   BackendInfo info() const override { return {"reference", "scalar float32, one thread", 0}; }
+  Roof measure_roof() override { return {}; }  // speed is not its purpose
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     return std::make_shared<ReferenceWeights>(plan, source);
   }

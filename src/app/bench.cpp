@@ -1,0 +1,159 @@
+// llorch bench: decode and prefill of a model file or a named shape, beside the machine's roofs.
+#include "app/bench.h"
+
+#include <sys/resource.h>
+
+#include <iostream>
+
+#include "app/commands.h"
+#include "app/model_path.h"
+#include "app/shapes.h"
+#include "backend/cpu/cpu_backend.h"
+#include "model/model.h"
+
+namespace llorch {
+namespace {
+
+struct BenchFlags {
+  std::string model, shape, dtype = "f16", isa;
+  int threads = 0;
+  bool json = false, no_check = false;
+  BenchOptions run;
+};
+
+DType parse_dtype(const std::string& name) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1})
+    if (to_string(dtype) == name) return dtype;
+  fail("--dtype {}: expected f32, f16, bf16, q8_0, q4_0 or q4_1", name);
+}
+
+// Largest resident size of this process so far, in bytes.
+double peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+  return static_cast<double>(usage.ru_maxrss);
+#else
+  return static_cast<double>(usage.ru_maxrss) * 1024.0;
+#endif
+}
+
+nlohmann::json to_json(const Measured& m, const Roof& roof) {
+  return {{"tokens_per_s", m.tokens_per_s},
+          {"ms_per_token", 1e3 / m.tokens_per_s},
+          {"spread", m.spread},
+          {"bytes_per_token", m.bytes_per_token},
+          {"gb_per_s", m.tokens_per_s * m.bytes_per_token / 1e9},
+          {"share_of_read_roof", m.tokens_per_s * m.bytes_per_token / roof.read_bytes_per_s},
+          {"gflop_per_s", m.tokens_per_s * m.flops_per_token / 1e9},
+          {"share_of_f32_peak", m.tokens_per_s * m.flops_per_token / roof.flops_per_s}};
+}
+
+void print_table(const nlohmann::json& r) {
+  const auto number = [](const nlohmann::json& value) { return value.get<double>(); };
+  std::cout << fmt::format("{}, {}, {} on {}\n", r["model"].get<std::string>(), r["dtype"].get<std::string>(),
+                           r["backend"].get<std::string>(), r["device"].get<std::string>());
+  std::cout << fmt::format("roofs: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s\n",
+                           number(r["roof"]["read_gb_per_s"]), number(r["roof"]["f32_gflop_per_s"]));
+  std::cout << fmt::format(
+      "weights {:.1f} MB, placed in {:.2f} s; KV and activations {:.1f} MB; peak resident {:.1f} MB\n",
+      number(r["weight_bytes"]) / 1e6, number(r["load_s"]), number(r["program_bytes"]) / 1e6,
+      number(r["peak_resident_bytes"]) / 1e6);
+  std::cout << fmt::format("{:<22}{:>10}{:>12}{:>9}{:>12}{:>12}{:>12}{:>9}\n", "work", "tok/s", "ms/token", "GB/s",
+                           "% of read", "GFLOP/s", "% of f32", "spread");
+  for (const char* work : {"decode", "prefill"}) {
+    const nlohmann::json& m = r[work];
+    const bool decode = work == std::string("decode");
+    std::cout << fmt::format("{:<22}{:>10.2f}{:>12.3f}{:>9}{:>12}{:>12.1f}{:>11.1f}%{:>8.1f}%\n",
+                             decode ? fmt::format("decode at {}", r["context"].get<int>())
+                                    : fmt::format("prefill {}", r["prompt"].get<int>()),
+                             number(m["tokens_per_s"]), number(m["ms_per_token"]),
+                             decode ? fmt::format("{:.2f}", number(m["gb_per_s"])) : "-",
+                             decode ? fmt::format("{:.1f}%", 100 * number(m["share_of_read_roof"])) : "-",
+                             number(m["gflop_per_s"]), 100 * number(m["share_of_f32_peak"]), 100 * number(m["spread"]));
+  }
+  if (r.contains("matches_reference"))
+    std::cout << (r["matches_reference"].get<bool>() ? "outputs: the reference's bits (same widths, one layer)\n"
+                                                     : "outputs: DIFFER from the reference\n");
+}
+
+void run(const BenchFlags& flags) {
+  if (flags.model.empty() == flags.shape.empty()) throw InputError("give either MODEL or --shape");
+  const std::unique_ptr<Backend> backend = make_cpu_backend({flags.threads, flags.isa});
+  nlohmann::json report{{"backend", backend->info().name},
+                        {"device", backend->info().device},
+                        {"context", flags.run.context},
+                        {"prompt", flags.run.prompt}};
+  const uint32_t positions = std::max(flags.run.prompt, flags.run.context + flags.run.tokens);
+  BenchResult result;
+  bool matches = true;
+  if (!flags.shape.empty()) {
+    const DType dtype = parse_dtype(flags.dtype);
+    ModelConfig config = shape_config(flags.shape);
+    result = run_bench(*backend, shape_plan(config, dtype, positions), random_weights(1), flags.run);
+    report["peak_resident_bytes"] = peak_resident_bytes();
+    report["model"] = flags.shape + " with random weights";
+    report["dtype"] = flags.dtype;
+    if (!flags.no_check) {
+      config.n_layers = 1;
+      matches = outputs_match_reference(*backend, shape_plan(config, dtype, 64), [] { return random_weights(7); });
+      report["matches_reference"] = matches;
+    }
+  } else {
+    const Checkpoint checkpoint = Checkpoint::open(find_model(flags.model));
+    const Model model = load_model(checkpoint, positions);
+    const WeightSource source{.open = [&](const Weight& w) { return checkpoint.at(w.name); },
+                              .close = [&](const Tensor& t) { checkpoint.release(t); }};
+    result = run_bench(*backend, model.plan, source, flags.run);
+    report["peak_resident_bytes"] = peak_resident_bytes();
+    report["model"] = model.config.name;
+    report["dtype"] =
+        std::string(to_string(model.plan.weight(std::get<Linear>(model.plan.steps[2].op).weights[0]).dtype));
+  }
+  report["roof"] = {{"read_gb_per_s", result.roof.read_bytes_per_s / 1e9},
+                    {"f32_gflop_per_s", result.roof.flops_per_s / 1e9}};
+  report["weight_bytes"] = result.weight_bytes;
+  report["program_bytes"] = result.program_bytes;
+  report["load_s"] = result.load_s;
+  report["decode"] = to_json(result.decode, result.roof);
+  report["prefill"] = to_json(result.prefill, result.roof);
+  if (flags.json)
+    std::cout << report.dump(2) << "\n";
+  else
+    print_table(report);
+  if (!matches) throw Error("outputs differ from the reference: these figures are of a wrong program");
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  auto flags = std::make_shared<BenchFlags>();  // lives as long as the callback
+  CLI::App* command = app.add_subcommand("bench", "Measure decode and prefill beside the machine's roofs");
+  command->add_option("MODEL", flags->model,
+                      "Model: a directory, a .safetensors or .gguf file, or an installed model's name");
+  command->add_option("--shape", flags->shape, "A named shape with random weights instead of a model");
+  command->add_option("--dtype", flags->dtype, "Type of the shape's matrices")->capture_default_str();
+  command->add_option("--threads", flags->threads, "Threads (default: one for each processor)")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--isa", flags->isa, "Instruction set (default: the best that this machine runs)");
+  command->add_option("--prompt", flags->run.prompt, "Tokens of the prefill")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--batch-rows", flags->run.prefill_rows, "Rows of one batch of the prefill")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--context", flags->run.context, "Positions before the first decoded token")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--tokens", flags->run.tokens, "Decoded tokens")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command->add_option("--repeats", flags->run.repeats, "Repetitions; medians are printed")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "Print JSON");
+  command->add_flag("--no-check", flags->no_check, "Do not compare outputs with the reference");
+  command->callback([flags] { run(*flags); });
+}
+
+}  // namespace llorch

@@ -1,0 +1,46 @@
+// Measurements of one model on one backend, beside the machine's roofs from the same run.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace llorch {
+
+struct BenchOptions {
+  uint32_t prompt = 512;        // tokens of the prefill
+  uint32_t prefill_rows = 256;  // rows of one batch of it
+  uint32_t context = 128;       // positions before the first decoded token
+  uint32_t tokens = 32;         // decoded tokens
+  int repeats = 3;
+};
+
+// One kind of work: medians over the repeats.
+struct Measured {
+  double tokens_per_s = 0.0;
+  double spread = 0.0;         // (slowest - fastest) / median of the repeats' times
+  double bytes_per_token = 0;  // counted, see counted_bytes()
+  double flops_per_token = 0;  // multiply-adds times two: matrices and attention
+};
+
+struct BenchResult {
+  Roof roof;
+  Measured decode, prefill;
+  size_t weight_bytes = 0, program_bytes = 0;
+  double load_s = 0.0;
+};
+
+// Bytes that one decoded token must read at `context` positions: every matrix once (an embedding table that is not also
+// the LM head: one row), norm weights, and the keys and values of all positions.
+double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context);
+
+// Runs prefill and decode on a program that holds the KV pages for both.
+BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options);
+
+// The same widths with one layer, five tokens and one decoded one: are the logits the reference's, bit for bit?
+bool outputs_match_reference(Backend& backend, const Plan& one_layer_plan,
+                             const std::function<WeightSource()>& weights);
+
+}  // namespace llorch

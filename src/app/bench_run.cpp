@@ -1,0 +1,143 @@
+// The timed part of llorch bench.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "app/bench.h"
+#include "backend/reference/reference_backend.h"
+
+namespace llorch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// One sequence on pages 0, 1, ...: rows [position, position + n) with the last one's logits.
+Batch rows_of(const Plan& plan, uint32_t page_size, uint32_t position, uint32_t n) {
+  Batch batch;
+  const uint32_t n_pages = (position + n + page_size - 1) / page_size;
+  for (uint32_t i = 0; i < n; ++i)
+    batch.tokens.push_back(static_cast<int32_t>((uint64_t{position + i} * 2654435761u >> 7) % plan.vocab));
+  batch.sequences.push_back({0, n, position, 0, n_pages});
+  for (uint32_t i = 0; i < n_pages; ++i) batch.pages.push_back(i);
+  batch.logit_rows.push_back(n - 1);
+  return batch;
+}
+
+// Prefills positions [0, n) in batches of up to `rows`.
+void prefill(Program& program, uint32_t n, uint32_t rows) {
+  const uint32_t page_size = program.options().kv.page_size;
+  for (uint32_t done = 0; done < n; done += rows) {
+    Batch batch = rows_of(program.plan(), page_size, done, std::min(rows, n - done));
+    if (done + rows < n) batch.logit_rows.clear();
+    program.run(batch);
+  }
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+Measured measured(const std::vector<double>& seconds, double tokens) {
+  const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
+  return {tokens / median(seconds), (*slowest - *fastest) / median(seconds), 0.0, 0.0};
+}
+
+// Multiply-adds times two of one token: all matrices but the embedding and, in prefill, the LM head; attention over
+// `positions`.
+double flops_per_token(const Plan& plan, double positions, bool with_head) {
+  double flops = 0.0;
+  for (const Step& step : plan.steps) {
+    if (const auto* linear = std::get_if<Linear>(&step.op)) {
+      const bool is_head = linear->y == plan.logits();
+      if (!is_head || with_head) flops += 2.0 * plan.slot(linear->x).width * plan.slot(linear->y).width;
+    } else if (const auto* attention = std::get_if<Attention>(&step.op)) {
+      flops += 4.0 * plan.slot(attention->y).width * positions;
+    }
+  }
+  return flops;
+}
+
+}  // namespace
+
+double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context) {
+  double bytes = 0.0;
+  std::vector<bool> read(plan.weights.size(), false);
+  const auto count = [&](WeightId id) {
+    const Weight& w = plan.weight(id);
+    if (read[static_cast<size_t>(id)]) return;
+    read[static_cast<size_t>(id)] = true;
+    bytes += static_cast<double>(w.shape.size() < 2 ? 1 : w.shape[0]) *
+             static_cast<double>(row_bytes(w.dtype, w.shape.back()));
+  };
+  for (const Step& step : plan.steps) {
+    if (const auto* linear = std::get_if<Linear>(&step.op)) {
+      for (const WeightId id : linear->weights) count(id);
+      for (const WeightId id : linear->biases) count(id);
+    } else if (const auto* norm = std::get_if<RmsNorm>(&step.op)) {
+      count(norm->weight);
+    }
+  }
+  return bytes + static_cast<double>(kv_page_bytes(plan, kv)) / kv.page_size * context;
+}
+
+BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options) {
+  BenchResult result;
+  result.roof = backend.measure_roof();
+  const auto load_start = Clock::now();
+  const auto weights = backend.place(plan, source);
+  result.load_s = seconds_since(load_start);
+  result.weight_bytes = weights->bytes();
+  CompileOptions compile;
+  compile.max_rows = options.prefill_rows;
+  compile.max_logit_rows = 1;
+  const uint32_t positions = std::max(options.prompt, options.context + options.tokens);
+  compile.kv.n_pages = (positions + compile.kv.page_size - 1) / compile.kv.page_size;
+  const auto program = backend.compile(plan, weights, compile);
+  result.program_bytes = program->bytes();
+
+  prefill(*program, options.context, options.prefill_rows);  // warm-up too
+  std::vector<double> decode_s, prefill_s;
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {  // in turn, so that a slow minute hits both
+    auto start = Clock::now();
+    prefill(*program, options.prompt, options.prefill_rows);
+    prefill_s.push_back(seconds_since(start));
+    start = Clock::now();
+    for (uint32_t i = 0; i < options.tokens; ++i)
+      program->run(rows_of(plan, compile.kv.page_size, options.context + i, 1));
+    decode_s.push_back(seconds_since(start));
+  }
+  const Roof again = backend.measure_roof();  // machines drift: the better of before and after
+  result.roof.read_bytes_per_s = std::max(result.roof.read_bytes_per_s, again.read_bytes_per_s);
+  result.roof.flops_per_s = std::max(result.roof.flops_per_s, again.flops_per_s);
+  const uint32_t middle = options.context + options.tokens / 2;
+  result.decode = measured(decode_s, options.tokens);
+  result.decode.bytes_per_token = decode_bytes(plan, compile.kv, middle);
+  result.decode.flops_per_token = flops_per_token(plan, middle, true);
+  result.prefill = measured(prefill_s, options.prompt);
+  result.prefill.flops_per_token = flops_per_token(plan, (options.prompt + 1) / 2.0, false);
+  return result;
+}
+
+bool outputs_match_reference(Backend& backend, const Plan& plan, const std::function<WeightSource()>& weights) {
+  const std::unique_ptr<Backend> reference = make_reference_backend();
+  std::vector<std::vector<float>> logits;
+  for (Backend* b : {&backend, reference.get()}) {
+    CompileOptions options;
+    options.kv.n_pages = 1;
+    options.max_logit_rows = 1;
+    const auto program = b->compile(plan, b->place(plan, weights()), options);
+    std::vector<float>& all = logits.emplace_back();
+    for (const Batch& batch : {rows_of(plan, 64, 0, 5), rows_of(plan, 64, 5, 1)}) {
+      const std::span<const float> out = program->run(batch);
+      all.insert(all.end(), out.begin(), out.end());
+    }
+  }
+  const bool finite = std::all_of(logits[1].begin(), logits[1].end(), [](float x) { return std::isfinite(x); });
+  return finite && std::memcmp(logits[0].data(), logits[1].data(), logits[1].size() * sizeof(float)) == 0;
+}
+
+}  // namespace llorch

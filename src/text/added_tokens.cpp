@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "base/error.h"
-#include "format/printable.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
 
@@ -19,16 +17,12 @@ bool ends_with_word(std::string_view text) { return !text.empty() && is_word_cha
 }  // namespace
 
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
-  std::sort(tokens_.begin(), tokens_.end(), [](const auto& a, const auto& b) { return a.content < b.content; });
+  std::erase_if(tokens_, [](const AddedToken& token) { return token.content.empty(); });
+  std::stable_sort(tokens_.begin(), tokens_.end(), [](const auto& a, const auto& b) { return a.content < b.content; });
+  const auto same = [](const AddedToken& a, const AddedToken& b) { return a.content == b.content; };
+  tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    const std::string& content = tokens_[i].content;
-    if (content.empty()) fail("added token {}: the content is empty", tokens_[i].id);
-    if (content.size() > kMaxContentBytes)
-      fail("added token {}: expected a content of at most {} bytes, got {}", tokens_[i].id, kMaxContentBytes,
-           content.size());
-    if (i > 0 && content == tokens_[i - 1].content)
-      fail("added token \"{}\" is there twice, as {} and {}", printable(content), tokens_[i - 1].id, tokens_[i].id);
-    auto& range = starts_[byte_at(content, 0)];
+    auto& range = starts_[byte_at(tokens_[i].content, 0)];
     if (range.second == 0) range.first = i;
     range.second = i + 1;
   }

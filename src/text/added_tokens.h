@@ -29,10 +29,10 @@ struct Segment {
 // A set of tokens that is looked for in one pass.
 class AddedTokens {
  public:
-  // Longer contents would make the search slow on hostile texts: each start costs up to this many steps.
+  // Loaders refuse longer contents: each place of a hostile text may cost so many steps.
   static constexpr size_t kMaxContentBytes = 1024;
 
-  // Throws Error if a content is empty, too long or there twice.
+  // A token without content is never found; of several with the same content the first is.
   explicit AddedTokens(std::vector<AddedToken> tokens = {});
 
   // Cuts a text at the tokens in it: of several at one place the longest, then on from its end.

@@ -41,7 +41,7 @@ Decoder::Decoder(std::vector<Step> steps) : steps_(std::move(steps)) {
   while (fused_by_ < steps_.size() && !fuses(steps_[fused_by_])) ++fused_by_;
   for (size_t i = fused_by_ + 1; i < steps_.size(); ++i)
     if (!std::holds_alternative<Fuse>(steps_[i]) && !std::holds_alternative<Strip>(steps_[i]))
-      fail("decoder: after Fuse or ByteLevel only Fuse and Strip are supported, step {} is another", i);
+      fail("after Fuse or ByteLevel only Fuse and Strip are supported, step {} is another", i);
 }
 
 void DecoderRun::feed(size_t step, std::string_view token, std::string& out) {

@@ -96,6 +96,9 @@ std::vector<AddedToken> added_tokens(const GgufTokenizerData& data, const Vocabu
     if (!special && type != kUserDefined) continue;
     const std::string content(data.tokens[id]);
     if (content.empty() || vocabulary.find(content) != static_cast<int32_t>(id)) continue;  // nothing to recognise
+    if (content.size() > AddedTokens::kMaxContentBytes)
+      fail("{}: tokenizer.ggml.tokens[{}]: expected a special token of at most {} bytes, got {}", data.file, id,
+           AddedTokens::kMaxContentBytes, content.size());
     AddedToken token;
     token.content = content;
     token.id = static_cast<int32_t>(id);
@@ -121,8 +124,8 @@ MergeTable listed_merges(const GgufTokenizerData& data, const Vocabulary& vocabu
     if (space == merge.npos)
       fail("{}: tokenizer.ggml.merges[{}]: expected \"left right\", got \"{}\"", data.file, rank, printable(merge));
     const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
-    merges.insert(id_of(left), id_of(right),
-                  {static_cast<uint32_t>(rank), id_of(std::string(left) + std::string(right))});
+    const int32_t left_id = id_of(left), right_id = id_of(right);
+    merges.insert(left_id, right_id, {static_cast<uint32_t>(rank), id_of(std::string(left).append(right))});
   }
   return merges;
 }

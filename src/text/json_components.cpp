@@ -154,10 +154,10 @@ Decoder make_decoder(const std::optional<JsonField>& field) {
     join.push_back(Decoder::Join{" "});
     return Decoder(std::move(join));
   }
+  std::vector<Decoder::Step> steps = steps_of<Decoder::Step>(field, "decoders", decoder_step);
   try {
-    return Decoder(steps_of<Decoder::Step>(field, "decoders", decoder_step));
+    return Decoder(std::move(steps));
   } catch (const Error& error) {
-    if (std::string_view(error.what()).starts_with(field->path())) throw;
     fail("{}: {}", field->path(), error.what());
   }
 }

@@ -13,6 +13,16 @@ namespace {
 
 using nlohmann::json;
 
+// Runs work, whose errors do not name the place yet.
+template <typename Work>
+void at_place(const std::string& path, const Work& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    fail("{}: {}", path, error.what());
+  }
+}
+
 // "a b" or ["a", "b"].
 std::pair<std::string_view, std::string_view> merge_pair(const JsonField& merges, size_t index) {
   const json& merge = merges.value()[index];
@@ -34,7 +44,7 @@ Vocabulary read_vocabulary(const JsonField& field) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kMaxTokenId)
       JsonField(id, fmt::format("{}: token \"{}\"", field.path(), printable(piece)))
           .wrong(fmt::format("an id in 0..{}", kMaxTokenId));
-    vocabulary.insert(piece, id.get<int64_t>());
+    at_place(field.path(), [&] { vocabulary.insert(piece, id.get<int64_t>()); });
   }
   return vocabulary;
 }
@@ -52,7 +62,8 @@ MergeTable read_merges(const JsonField& field, const Vocabulary& vocabulary) {
       return *id;
     };
     joined.assign(left).append(right);
-    merges.insert(id_of(left), id_of(right), {static_cast<uint32_t>(rank), id_of(joined)});
+    const int32_t left_id = id_of(left), right_id = id_of(right);
+    merges.insert(left_id, right_id, {static_cast<uint32_t>(rank), id_of(joined)});
   }
   return merges;
 }
@@ -81,10 +92,13 @@ std::vector<AddedToken> read_added_tokens(const std::optional<JsonField>& field,
     token.rstrip = entry.boolean_or("rstrip", false);
     token.normalized = entry.boolean_or("normalized", !token.special);
     if (token.content.empty()) continue;
+    if (token.content.size() > AddedTokens::kMaxContentBytes)
+      fail("{}.content: expected at most {} bytes, got {}", entry.path(), AddedTokens::kMaxContentBytes,
+           token.content.size());
     const auto known = vocabulary.find(token.content);
     if (known && *known != token.id)
       fail("{}: \"{}\" has id {} in the vocabulary, got {}", entry.path(), printable(token.content), *known, token.id);
-    if (!known) vocabulary.insert_unlisted(token.content, token.id);
+    if (!known) at_place(entry.path(), [&] { vocabulary.insert_unlisted(token.content, token.id); });
     tokens.push_back(std::move(token));
   }
   return tokens;

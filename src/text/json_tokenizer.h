@@ -14,7 +14,8 @@ namespace llorch {
 // Error naming file, field, expected and got; a component of an unknown type is an Error that names it.
 TokenizerParts read_tokenizer_files(const std::filesystem::path& tokenizer_json);
 
-// The same from parsed JSON; config may be null. file begins the messages.
+// The same from parsed JSON, as parse_json gives it (so of bounded depth); config may be null. file begins the
+// messages.
 TokenizerParts make_tokenizer(const nlohmann::json& tokenizer, const nlohmann::json& config, const std::string& file);
 
 // The components that stand in a file of their own (json_components.cpp). field: the component; nothing where it is

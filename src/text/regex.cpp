@@ -4,6 +4,8 @@
 
 #include <pcre2.h>
 
+#include <algorithm>
+#include <memory>
 #include <new>
 #include <optional>
 
@@ -15,8 +17,11 @@ namespace llorch {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 1 << 16;
-constexpr uint32_t kMatchLimit = 1'000'000;  // steps for one start position; real patterns need some dozens
+// Backtracking steps for one start position: real patterns need one for each byte at most (\s*[\r\n]+ in a run of
+// spaces). A hostile pattern can so be quadratic in the text, never exponential.
+constexpr size_t kMatchSteps = 10'000, kMatchStepsPerByte = 16;
 constexpr uint32_t kHeapLimitKiB = 64 << 10;
+constexpr size_t kMaxReplacedBytes = 64 << 20;
 
 // Unicode's White_Space and what is not. PCRE2's own \s has U+180E in addition.
 constexpr std::string_view kSpace =
@@ -121,25 +126,27 @@ Regex::Regex(std::string_view pattern, const std::string& where) : where_(where)
               pcre2_code_free);
   if (!code_) fail("{}: the pattern \"{}\" does not compile: {}", where, printable(pattern), pcre2_message(error));
   pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter does the same
-  limits_.reset(pcre2_match_context_create(nullptr), pcre2_match_context_free);
-  if (!limits_) throw std::bad_alloc();
-  pcre2_set_match_limit(limits_.get(), kMatchLimit);
-  pcre2_set_heap_limit(limits_.get(), kHeapLimitKiB);
 }
 
 std::vector<Span> Regex::find_all(std::string_view text) const {
   const auto release = [](pcre2_match_data* data) { pcre2_match_data_free(data); };
   const std::unique_ptr<pcre2_match_data, decltype(release)> data(pcre2_match_data_create(1, nullptr), release);
   if (!data) throw std::bad_alloc();
+  const auto forget = [](pcre2_match_context* context) { pcre2_match_context_free(context); };
+  const std::unique_ptr<pcre2_match_context, decltype(forget)> limits(pcre2_match_context_create(nullptr), forget);
+  if (!limits) throw std::bad_alloc();
+  const size_t steps = std::min<size_t>(kMatchSteps + kMatchStepsPerByte * text.size(), UINT32_MAX);
+  pcre2_set_match_limit(limits.get(), static_cast<uint32_t>(steps));
+  pcre2_set_heap_limit(limits.get(), kHeapLimitKiB);
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data() != nullptr ? text.data() : "");
   std::vector<Span> found;
   size_t from = 0;
   while (from <= text.size()) {
     // Without NO_UTF_CHECK each call would check the whole text again: quadratic.
-    int rc = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK, data.get(), limits_.get());
+    int rc = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK, data.get(), limits.get());
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
       rc = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(),
-                       limits_.get());
+                       limits.get());
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0) fail("{}: matching failed on a text of {} bytes: {}", where_, text.size(), pcre2_message(rc));
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
@@ -167,6 +174,8 @@ std::string Pattern::replace_all(std::string_view text, std::string_view content
   for (const Span match : find_all(text)) {
     out.append(text.substr(from, match.begin - from)).append(content);
     from = match.end;
+    if (out.size() > kMaxReplacedBytes)
+      fail("replacing makes more than {} bytes of a text of {}", kMaxReplacedBytes, text.size());
   }
   return out.append(text.substr(from));
 }

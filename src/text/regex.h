@@ -12,7 +12,6 @@
 #include <vector>
 
 struct pcre2_real_code_8;
-struct pcre2_real_match_context_8;
 
 namespace llorch {
 
@@ -35,7 +34,6 @@ class Regex {
  private:
   std::string where_;
   std::shared_ptr<pcre2_real_code_8> code_;
-  std::shared_ptr<pcre2_real_match_context_8> limits_;
 };
 
 // A string or a regular expression, as `{"String": ...}` and `{"Regex": ...}` in tokenizer.json.
@@ -45,6 +43,7 @@ class Pattern {
   explicit Pattern(Regex regex) : pattern_(std::move(regex)) {}
 
   std::vector<Span> find_all(std::string_view text) const;  // an empty string matches nowhere
+  // Throws Error if the result would exceed 64 MiB: a hostile file could blow texts up.
   std::string replace_all(std::string_view text, std::string_view content) const;
 
  private:

@@ -20,13 +20,14 @@ struct BenchOptions {
 // One kind of work: medians over the repeats.
 struct Measured {
   double tokens_per_s = 0.0;
-  double spread = 0.0;         // (slowest - fastest) / median of the repeats' times
-  double bytes_per_token = 0;  // counted, see counted_bytes()
-  double flops_per_token = 0;  // multiply-adds times two: matrices and attention
+  double spread = 0.0;                                       // (slowest - fastest) / median of the repeats' times
+  double bytes_per_token = 0;                                // counted, see decode_bytes()
+  double flops_per_token = 0;                                // multiply-adds times two: matrices and attention
+  double share_of_read_roof = 0.0, share_of_f32_peak = 0.0;  // of the roofs measured around each repeat
 };
 
 struct BenchResult {
-  Roof roof;
+  Roof roof;  // the best of the run
   Measured decode, prefill;
   size_t weight_bytes = 0, program_bytes = 0;
   double load_s = 0.0;

@@ -41,10 +41,36 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-Measured measured(const std::vector<double>& seconds, double tokens) {
-  const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
-  return {tokens / median(seconds), (*slowest - *fastest) / median(seconds), 0.0, 0.0};
+// The better of two: machines drift, so each piece of work stands between two measurements of the roofs.
+Roof better(const Roof& a, const Roof& b) {
+  return {std::max(a.read_bytes_per_s, b.read_bytes_per_s), std::max(a.flops_per_s, b.flops_per_s)};
 }
+
+// Repeats of one kind of work, each with the roofs around it.
+struct Repeats {
+  std::vector<double> seconds, read_roof, flops_roof;
+
+  void add(double s, const Roof& roof) {
+    seconds.push_back(s);
+    read_roof.push_back(roof.read_bytes_per_s);
+    flops_roof.push_back(roof.flops_per_s);
+  }
+
+  Measured measured(double tokens, double bytes_per_token, double flops_per_token) const {
+    const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
+    std::vector<double> read_shares, flops_shares;
+    for (size_t i = 0; i < seconds.size(); ++i) {
+      read_shares.push_back(tokens * bytes_per_token / seconds[i] / read_roof[i]);
+      flops_shares.push_back(tokens * flops_per_token / seconds[i] / flops_roof[i]);
+    }
+    return {.tokens_per_s = tokens / median(seconds),
+            .spread = (*slowest - *fastest) / median(seconds),
+            .bytes_per_token = bytes_per_token,
+            .flops_per_token = flops_per_token,
+            .share_of_read_roof = median(read_shares),
+            .share_of_f32_peak = median(flops_shares)};
+  }
+};
 
 // Multiply-adds times two of one token: all matrices but the embedding and, in prefill, the LM head; attention over
 // `positions`.
@@ -86,7 +112,6 @@ double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context) {
 
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options) {
   BenchResult result;
-  result.roof = backend.measure_roof();
   const auto load_start = Clock::now();
   const auto weights = backend.place(plan, source);
   result.load_s = seconds_since(load_start);
@@ -100,25 +125,28 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   result.program_bytes = program->bytes();
 
   prefill(*program, options.context, options.prefill_rows);  // warm-up too
-  std::vector<double> decode_s, prefill_s;
-  for (int repeat = 0; repeat < options.repeats; ++repeat) {  // in turn, so that a slow minute hits both
-    auto start = Clock::now();
-    prefill(*program, options.prompt, options.prefill_rows);
-    prefill_s.push_back(seconds_since(start));
-    start = Clock::now();
-    for (uint32_t i = 0; i < options.tokens; ++i)
-      program->run(rows_of(plan, compile.kv.page_size, options.context + i, 1));
-    decode_s.push_back(seconds_since(start));
+  Repeats decodes, prefills;
+  Roof before = backend.measure_roof();
+  const auto timed = [&](Repeats& repeats, const auto& work) {
+    const auto start = Clock::now();
+    work();
+    const double seconds = seconds_since(start);
+    const Roof after = backend.measure_roof();
+    repeats.add(seconds, better(before, after));
+    result.roof = better(result.roof, after);
+    before = after;
+  };
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    timed(prefills, [&] { prefill(*program, options.prompt, options.prefill_rows); });
+    timed(decodes, [&] {
+      for (uint32_t i = 0; i < options.tokens; ++i)
+        program->run(rows_of(plan, compile.kv.page_size, options.context + i, 1));
+    });
   }
-  const Roof again = backend.measure_roof();  // machines drift: the better of before and after
-  result.roof.read_bytes_per_s = std::max(result.roof.read_bytes_per_s, again.read_bytes_per_s);
-  result.roof.flops_per_s = std::max(result.roof.flops_per_s, again.flops_per_s);
   const uint32_t middle = options.context + options.tokens / 2;
-  result.decode = measured(decode_s, options.tokens);
-  result.decode.bytes_per_token = decode_bytes(plan, compile.kv, middle);
-  result.decode.flops_per_token = flops_per_token(plan, middle, true);
-  result.prefill = measured(prefill_s, options.prompt);
-  result.prefill.flops_per_token = flops_per_token(plan, (options.prompt + 1) / 2.0, false);
+  result.decode =
+      decodes.measured(options.tokens, decode_bytes(plan, compile.kv, middle), flops_per_token(plan, middle, true));
+  result.prefill = prefills.measured(options.prompt, 0.0, flops_per_token(plan, (options.prompt + 1) / 2.0, false));
   return result;
 }
 

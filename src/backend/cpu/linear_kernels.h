@@ -13,8 +13,9 @@ namespace {
 inline constexpr int kSegment = 256;  // K is summed in segments of this many elements
 inline constexpr int kSegmentBlocks = kSegment / kQuantBlock;
 
-// Bytes that the hardware prefetchers are helped ahead by; they stop at page ends and with several streams.
-inline constexpr int kPrefetchBytes = 2048;
+// How far ahead quantized codes are asked for when one row decodes: a block's arithmetic fills the reorder window
+// before enough loads are in flight. (Float weights need none: the hardware's prefetchers do better alone.)
+inline constexpr int kPrefetchBytes = 1024;
 
 // y = total (+ bias) (+ y) for one group of 16 outputs of one row.
 template <typename L>
@@ -56,34 +57,44 @@ void float_tile(const LinearArgs& a, int group, int row) {
   using Element = typename Widen::Element;
   const int cols = a.w.cols;
   const Element* w[kGroups];
+#pragma GCC unroll 16
   for (int g = 0; g < kGroups; ++g)
     w[g] = reinterpret_cast<const Element*>(a.w.data + static_cast<size_t>(group + g) * a.w.data_stride);
   const float* x = a.x.floats + static_cast<size_t>(row) * cols;
   F total[kRows][kGroups];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
     for (int g = 0; g < kGroups; ++g) total[r][g] = L::zero();
   for (int begin = 0; begin < cols; begin += kSegment) {
     const int end = begin + kSegment < cols ? begin + kSegment : cols;
     F sum[kRows][kGroups];
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
       for (int g = 0; g < kGroups; ++g) sum[r][g] = L::zero();
 #pragma GCC unroll 4
     for (int k = begin; k < end; ++k) {
       F weight[kGroups];
+#pragma GCC unroll 16
       for (int g = 0; g < kGroups; ++g) {
         weight[g] = Widen::load(w[g] + static_cast<size_t>(k) * kGroup);
-        if constexpr (kRows == 1)
-          L::prefetch(reinterpret_cast<const char*>(w[g] + static_cast<size_t>(k) * kGroup) + kPrefetchBytes);
       }
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const F value = L::set1(x[static_cast<size_t>(k) * kRows + r]);
+#pragma GCC unroll 16
         for (int g = 0; g < kGroups; ++g) sum[r][g] = L::fma(weight[g], value, sum[r][g]);
       }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
       for (int g = 0; g < kGroups; ++g) total[r][g] = L::add(total[r][g], sum[r][g]);
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
     for (int g = 0; g < kGroups; ++g) store_outputs<L>(a, group + g, row + r, total[r][g]);
 }
 
@@ -139,41 +150,49 @@ void quant_tile(const LinearArgs& a, int group, int row) {
   const float* x_scale = a.x.scales + static_cast<size_t>(row) * n_blocks;
   const int32_t* x_sum = a.x.sums + static_cast<size_t>(row) * n_blocks;
   F total[kRows];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) total[r] = L::zero();
   for (int begin = 0; begin < n_blocks; begin += kSegmentBlocks) {
     const int end = begin + kSegmentBlocks < n_blocks ? begin + kSegmentBlocks : n_blocks;
     F acc[kRows];
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) acc[r] = L::zero();
     for (int b = begin; b < end; ++b) {
       const Codes codes(w + static_cast<size_t>(b) * Codes::kBytes);
       const int32_t* pairs = x_pairs + static_cast<size_t>(b) * kPairs * kRows;
       if constexpr (kRows == 1)
-        for (size_t byte = 0; byte < Codes::kBytes; byte += 64)
-          L::prefetch(w + static_cast<size_t>(b) * Codes::kBytes + byte + kPrefetchBytes);
+        for (size_t line = 0; line < Codes::kBytes; line += 64)
+          L::prefetch(w + static_cast<size_t>(b) * Codes::kBytes + line + kPrefetchBytes);
       I products[kRows];
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r)
         products[r] = Codes::kOffset == 0 ? L::zero_i() : L::set1_i(-Codes::kOffset * x_sum[b * kRows + r]);
       for_each_pair(
           std::make_integer_sequence<int, kPairs>(), [&](auto p) __attribute__((always_inline)) {
             const I weight = codes.template pair<p()>();
+#pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r)
               products[r] = L::dot_pairs(products[r], weight, L::set1_i(pairs[p() * kRows + r]));
           });
       const F scale = L::load_f16(w_scale + static_cast<size_t>(b) * kGroup);
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const F both = L::mul(scale, L::set1(x_scale[b * kRows + r]));
         acc[r] = L::fma(L::to_float(products[r]), both, acc[r]);
       }
       if constexpr (Codes::kMinimum) {
         const F minimum = L::load_f16(w_min + static_cast<size_t>(b) * kGroup);
+#pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
           const F both = L::mul(minimum, L::set1(x_scale[b * kRows + r]));
           acc[r] = L::fma(both, L::set1(static_cast<float>(x_sum[b * kRows + r])), acc[r]);
         }
       }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) total[r] = L::add(total[r], acc[r]);
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) store_outputs<L>(a, group, row + r, total[r]);
 }
 
@@ -217,8 +236,6 @@ void float_groups(const LinearArgs& a, int group) {
 template <typename L, typename Widen>
 void float_linear(const LinearArgs& a) {
   int group = a.first_group;
-  if (a.n_rows == 1)  // four chains of adds hide the latency of one
-    for (; group + 4 <= a.last_group; group += 4) float_tile<L, Widen, 1, 4>(a, group, 0);
   for (; group + L::kFloatGroups <= a.last_group; group += L::kFloatGroups)
     float_groups<L, Widen, L::kFloatGroups>(a, group);
   for (; group < a.last_group; ++group) float_groups<L, Widen, 1>(a, group);

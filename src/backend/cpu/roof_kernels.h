@@ -16,6 +16,7 @@ double read_streams(const std::byte* data, size_t bytes) {
   for (int s = 0; s < kStreams; ++s) sum[s] = L::zero_i();
   const size_t share = bytes / kStreams;
   for (size_t i = 0; i < share; i += 256)
+#pragma GCC unroll 4
     for (int s = 0; s < kStreams; ++s) {
       const std::byte* p = data + s * share + i;
       for (size_t j = 0; j < 256; j += 64) {
@@ -33,13 +34,15 @@ double fma_loop(long iterations) {
   using F = typename L::F;
   constexpr int kSums = L::kFloatTile * L::kFloatGroups;
   F sum[kSums];
+#pragma GCC unroll 32
   for (int i = 0; i < kSums; ++i) sum[i] = L::set1(static_cast<float>(i));
   F a = L::set1(0.9999f), b = L::set1(1e-4f);
   for (long n = 0; n < iterations; ++n) {
-    asm volatile("" ::: "memory");
+#pragma GCC unroll 32
     for (int i = 0; i < kSums; ++i) sum[i] = L::fma(sum[i], a, b);
   }
   F total = L::zero();
+#pragma GCC unroll 32
   for (int i = 0; i < kSums; ++i) total = L::add(total, sum[i]);
   return L::reduce_max(total);
 }

@@ -1,0 +1,24 @@
+// The subcommands of llorch, each in the file of its name.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+
+namespace llorch {
+
+// Bad input of the person who called: a flag, a model file. Exit code 2, where other errors are 1.
+class InputError : public Error {
+ public:
+  using Error::Error;
+};
+
+void add_serve(CLI::App& app);
+void add_run(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_plan(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_story(CLI::App& app);
+void add_inference(CLI::App& app);
+
+}  // namespace llorch

@@ -1,0 +1,159 @@
+// Loading, in the order of the contract; what was found is logged as it is found.
+#include "app/load.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "app/commands.h"
+#include "app/memory.h"
+#include "app/model_path.h"
+#include "backend/cpu/cpu_backend.h"
+#include "backend/reference/reference_backend.h"
+#include "format/checkpoint.h"
+#include "model/model.h"
+
+namespace llorch {
+namespace {
+
+std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
+  const std::string name = options.backend.empty() ? "cpu" : options.backend;
+  if (name == "cuda" || name == "metal") {
+    throw InputError(fmt::format("--backend {}: this llorch was built without it; it has cpu and reference", name));
+  }
+  if (options.device != 0) {
+    throw InputError(fmt::format("--device {}: the backend {} has device 0 only", options.device, name));
+  }
+  if (name == "cpu") return make_cpu_backend({options.threads, {}});
+  return make_reference_backend();
+}
+
+std::string check_numerics(const LoadOptions& options) {
+  if (options.numerics == "fast") throw InputError("--numerics fast: the backends of this llorch have exact only");
+  return "exact";
+}
+
+// The dtype that holds most of the weights' bytes.
+std::string main_dtype(const Checkpoint& checkpoint) {
+  std::map<std::string, size_t> bytes;
+  for (const Tensor& tensor : checkpoint.tensors()) bytes[std::string(to_string(tensor.dtype))] += tensor.bytes.size();
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "none" : most->first;
+}
+
+std::vector<int32_t> all_eos(const ModelConfig& config, const Tokenizer& tokenizer) {
+  std::vector<int32_t> eos = config.eos;
+  eos.insert(eos.end(), tokenizer.eos().begin(), tokenizer.eos().end());
+  std::sort(eos.begin(), eos.end());
+  eos.erase(std::unique(eos.begin(), eos.end()), eos.end());
+  return eos;
+}
+
+struct Files {
+  Checkpoint checkpoint;
+  Model model;
+  KvShape kv;
+  std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+// Everything that a wrong file or flag can be refused for, before any weight is read.
+Files open_files(const LoadOptions& options) {
+  Checkpoint checkpoint = Checkpoint::open(find_model(options.model));
+  std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(checkpoint);
+  const Model shape = load_model(checkpoint, 1);  // for the size of a page; without the whole rotation table
+  KvShape kv;
+  if (options.context > shape.config.context) {
+    throw InputError(
+        fmt::format("--ctx {}: the model was made for {} positions", options.context, shape.config.context));
+  }
+  const uint64_t available = available_memory_bytes();
+  const KvBudget budget =
+      choose_kv_budget({kv_page_bytes(shape.plan, kv), kv.page_size, shape.config.context, options.context,
+                        options.kv_memory, available - std::min(available, checkpoint.file_bytes())});
+  kv.n_pages = budget.n_pages;
+  Model model = load_model(checkpoint, budget.context);
+  return {std::move(checkpoint), std::move(model), kv, std::move(tokenizer)};
+}
+
+// Errors about the caller's files are the caller's to mend.
+Files open_files_or_blame(const LoadOptions& options) {
+  try {
+    return open_files(options);
+  } catch (const InputError&) {
+    throw;
+  } catch (const Error& error) {
+    throw InputError(error.what());
+  }
+}
+
+}  // namespace
+
+void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional) {
+  const std::string what = "Model: a directory, a .safetensors or .gguf file, or an installed model's name";
+  if (model_is_positional) {
+    command.add_option("MODEL", options.model, what)->required();
+  } else {
+    command.add_option("--model", options.model, what + " (default: the embedded model)");
+  }
+  command.add_option("--backend", options.backend, "Backend (default: the best one that is present)")
+      ->check(CLI::IsMember({"cpu", "cuda", "metal", "reference"}));
+  command.add_option("--device,--cuda-device,--metal-device", options.device, "Device of the backend")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--numerics", options.numerics, "exact: the same bits on every backend (default)")
+      ->check(CLI::IsMember({"exact", "fast"}));
+  command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--ctx", options.context, "Positions of one sequence (default: the model's, bounded by memory)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--kv-memory", options.kv_memory, "Memory of the KV pages, as 512MB or 4GB")
+      ->transform(CLI::AsSizeValue(false));
+}
+
+LoadedModel load(const LoadOptions& options, const Logger& log) {
+  LoadedModel out;
+  out.numerics = check_numerics(options);
+  out.device = make_backend(options);
+  out.backend = out.device->info();
+  log.info("device ready", {{"backend", out.backend.name}, {"device", out.backend.device}});
+
+  Files files = open_files_or_blame(options);
+  out.config = files.model.config;
+  out.dtype = main_dtype(files.checkpoint);
+  out.tokenizer = files.tokenizer;
+  out.eos = all_eos(out.config, *out.tokenizer);
+  log.info("model verified", {{"model", out.config.name},
+                              {"architecture", out.config.architecture},
+                              {"dtype", out.dtype},
+                              {"hidden_size", out.config.hidden},
+                              {"layers", out.config.n_layers},
+                              {"vocabulary", out.config.vocab},
+                              {"context", files.model.plan.context()},
+                              {"bytes", files.checkpoint.file_bytes()}});
+
+  const auto begin = std::chrono::steady_clock::now();
+  WeightSource source;
+  source.open = [&](const Weight& weight) { return files.checkpoint.at(weight.name); };
+  source.close = [&](const Tensor& tensor) { files.checkpoint.release(tensor); };
+  const auto weights = out.device->place(files.model.plan, source);
+  CompileOptions compile;
+  compile.kv = files.kv;
+  compile.max_logit_rows = options.max_sequences;
+  compile.max_rows = std::max(compile.max_rows, options.max_sequences);
+  out.program = out.device->compile(files.model.plan, weights, compile);
+  out.weight_bytes = weights->bytes();
+  const auto elapsed = std::chrono::steady_clock::now() - begin;
+  log.info("model loaded", {{"model", out.config.name},
+                            {"device", out.backend.device},
+                            {"weight_bytes", out.weight_bytes},
+                            {"program_bytes", out.program->bytes()},
+                            {"kv_pages", files.kv.n_pages},
+                            {"kv_page_size", files.kv.page_size},
+                            {"duration_ms", std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count()}});
+  return out;
+}
+
+}  // namespace llorch

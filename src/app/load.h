@@ -1,0 +1,47 @@
+// Where file, model and backend meet: a checkpoint becomes a program.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/log.h"
+#include "model/config.h"
+#include "text/tokenizer.h"
+
+namespace llorch {
+
+struct LoadOptions {
+  std::string model;    // path or name; empty: the embedded model
+  std::string backend;  // empty: the best one that is compiled in and present
+  int device = 0;
+  std::string numerics;  // empty: "exact"
+  int threads = 0;       // 0: one for each processor
+  uint32_t context = 0;  // 0: the model's, or what fits
+  uint64_t kv_memory = 0;
+  uint32_t max_sequences = 64;  // of one step
+};
+
+// The flags of every command that loads a model. With model_is_positional the model is the argument MODEL.
+void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional);
+
+struct LoadedModel {
+  ModelConfig config;
+  std::string dtype;  // of most of the weights' bytes
+  std::string numerics;
+  std::vector<int32_t> eos;  // of configuration and tokenizer
+  BackendInfo backend;
+  std::unique_ptr<Backend> device;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<Program> program;  // its plan, context and KV pages: program->plan(), program->options()
+  size_t weight_bytes = 0;           // on the device
+};
+
+// Device, verify, load. Throws InputError for what the caller can mend, Error otherwise.
+LoadedModel load(const LoadOptions& options, const Logger& log);
+
+}  // namespace llorch

@@ -1,0 +1,44 @@
+// llorch: one program, one subcommand each for serving, running and looking at models.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+
+#include "app/commands.h"
+
+namespace {
+
+enum ExitCode { kOk = 0, kFailed = 1, kBadInput = 2 };
+
+int report(const char* message, ExitCode code) {
+  std::cout.flush();
+  std::fprintf(stderr, "llorch: %s\n", message);
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("An inference worker for Llama-family models.", "llorch");
+  app.set_version_flag("--version", "llorch " LLORCH_VERSION);
+  app.require_subcommand(1);
+  llorch::add_serve(app);
+  llorch::add_run(app);
+  llorch::add_inspect(app);
+  llorch::add_plan(app);
+  llorch::add_bench(app);
+  llorch::add_story(app);
+  llorch::add_inference(app);
+  try {
+    app.parse(argc, argv);
+    return kOk;
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return report((std::string(error.what()) + " (see llorch --help)").c_str(), kBadInput);
+  } catch (const llorch::InputError& error) {
+    return report(error.what(), kBadInput);
+  } catch (const std::exception& error) {
+    return report(error.what(), kFailed);
+  }
+}

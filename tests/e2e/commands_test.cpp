@@ -1,0 +1,138 @@
+// llorch as a user calls it: output, errors, exit codes, and no worker left behind.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+
+#include "worker_for_test.h"
+
+namespace llorch {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+struct Result {
+  int exit_code;
+  std::string output;  // stdout and stderr
+};
+
+Result shell(const std::string& command) {
+  FILE* pipe = ::popen(("{ " + command + " ; } 2>&1").c_str(), "r");
+  Result out{-1, {}};
+  char bytes[4096];
+  for (size_t n = 0; (n = std::fread(bytes, 1, sizeof bytes, pipe)) > 0;) out.output.append(bytes, n);
+  out.exit_code = WEXITSTATUS(::pclose(pipe));
+  return out;
+}
+
+Result llorch(const std::string& arguments) { return shell(std::string(LLORCH_EXECUTABLE) + " " + arguments); }
+
+const std::string kModel = std::string(" --model ") + kTinyModel;
+
+TEST(Commands, InferenceTellsAStoryAndStopsItsWorker) {
+  const std::string log = testing::TempDir() + "/llorch_e2e_inference.log";
+  const Result result = llorch("inference" + kModel + " --log-file " + log);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("Generated Story:\nOnce upon a time"));
+  EXPECT_THAT(result.output, HasSubstr("50 tokens, "));
+  EXPECT_THAT(result.output, HasSubstr("stop reason MAX_TOKENS"));
+  EXPECT_THAT(shell("cat " + log).output, HasSubstr("worker stopped"));
+}
+
+TEST(Commands, InferenceWithoutTokensFailsWithTheRawResponse) {
+  const Result result = llorch("inference" + kModel + " --prompt 'ends in Z'");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("no tokens came"));
+  EXPECT_THAT(result.output, HasSubstr("\"stop_reason\":\"EOS\""));
+}
+
+TEST(Commands, InferenceSaysWhyTheWorkerDidNotStart) {
+  const Result result = llorch("inference --model /nowhere/at/all");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("/nowhere/at/all"));
+}
+
+TEST(Commands, AWorkerEndsWithItsParentHoweverThatEnds) {
+#ifdef __linux__
+  const std::string log = testing::TempDir() + "/llorch_e2e_orphan.log";
+  // The story is long enough for the kill to come first; the shell finds the worker's port in the log.
+  const Result result = shell(
+      "rm -f " + log + "; " + LLORCH_EXECUTABLE + " inference" + kModel +
+      " --backend reference --max-tokens 1000 --log-file " + log +
+      " >/dev/null & parent=$!; while ! grep -q 'request accepted' " + log +
+      " 2>/dev/null; do sleep 0.02; done; kill -9 $parent; port=$(sed -n 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/p' " + log +
+      "); for i in $(seq 200); do curl -s -o /dev/null http://127.0.0.1:$port/health || exit 7; sleep 0.05; done");
+  EXPECT_EQ(result.exit_code, 7) << "the worker still answers; " << result.output;
+#else
+  GTEST_SKIP() << "PR_SET_PDEATHSIG is Linux's";
+#endif
+}
+
+TEST(Commands, StoryIsAClientOfAnyWorker) {
+  Worker worker;
+  const Result result = llorch(fmt::format("story --port {} --max-tokens 7", worker.http()));
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("7 tokens, "));
+  EXPECT_EQ(llorch(fmt::format("story --port {} --max-tokens 0", worker.http())).exit_code, 1);
+}
+
+TEST(Commands, RunContinuesAPromptAsTheWorkerDoes) {
+  const Result run = llorch(std::string("run ") + kTinyModel +
+                            " --prompt 'the owl said' --max-tokens 30 --temperature 0.8 --seed 5 --top-k 20");
+  EXPECT_EQ(run.exit_code, 0) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("ms/token"));
+  EXPECT_THAT(run.output, HasSubstr("% of the read roof"));
+  EXPECT_THAT(run.output, HasSubstr("logits xxh3"));
+  Worker worker;
+  nlohmann::json body = job("same", 30, "the owl said");
+  body.update({{"temperature", 0.8}, {"seed", 5}, {"top_k", 20}});
+  const std::string text = text_of(execute(worker.http(), body));
+  EXPECT_EQ(run.output.substr(0, run.output.find("\n\n")), "the owl said" + text)
+      << "a sequence alone, without engine, pages or warm-up, gives the same tokens";
+}
+
+TEST(Commands, InspectAndPlanPrintTheModel) {
+  EXPECT_THAT(llorch(std::string("inspect ") + kTinyModel).output, HasSubstr("layers.1.ffn_down.weight"));
+  EXPECT_THAT(llorch(std::string("plan ") + kTinyModel).output, HasSubstr("layers.1."));
+}
+
+TEST(Commands, MistakesOfTheCallerExitWithTwoAndOneLine) {
+  for (const char* arguments :
+       {"", "nothing", "serve --port 99999", "serve --backend tpu", "serve --backend cuda", "serve --device 3",
+        "serve --numerics fast", "serve --host nowhere", "serve --log-level loud", "serve --model /nowhere",
+        "inspect /nowhere", "plan /nowhere", "run /nowhere --prompt x"}) {
+    const Result result = llorch(arguments);
+    EXPECT_EQ(result.exit_code, 2) << arguments;
+    std::string errors;  // what is not a log line
+    std::istringstream lines(result.output);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.rfind("{\"timestamp\"", 0) != 0) errors += line + "\n";
+    }
+    EXPECT_EQ(errors.rfind("llorch: ", 0), 0u) << errors;
+    EXPECT_EQ(std::count(errors.begin(), errors.end(), '\n'), 1) << errors;
+  }
+}
+
+TEST(Commands, AContextThatDoesNotFitIsRefusedWithBothNumbers) {
+  const Result result = llorch("serve" + kModel + " --ctx 1024 --kv-memory 100000");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr("KV pages: one sequence of 1024 positions needs"));
+}
+
+TEST(Commands, APortThatIsTakenIsAFailure) {
+  Worker worker;
+  const Result result = llorch(fmt::format("serve{} --port {}", kModel, worker.http()));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("cannot listen on 127.0.0.1"));
+}
+
+TEST(Commands, VersionAndHelpExitWithZero) {
+  EXPECT_THAT(llorch("--version").output, HasSubstr("llorch "));
+  EXPECT_EQ(llorch("--help").exit_code, 0);
+  EXPECT_EQ(llorch("serve --help").exit_code, 0);
+}
+
+}  // namespace
+}  // namespace llorch

@@ -40,7 +40,9 @@ std::pair<std::string_view, std::string_view> merge_pair(const JsonField& merges
 Vocabulary read_vocabulary(const JsonField& field) {
   if (!field.value().is_object()) field.wrong("an object of tokens and ids");
   Vocabulary vocabulary(field.value().size());
-  for (const auto& [piece, id] : field.value().get_ref<const json::object_t&>()) {
+  for (const auto& entry : field.value().get_ref<const json::object_t&>()) {
+    const std::string& piece = entry.first;
+    const json& id = entry.second;
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kMaxTokenId)
       JsonField(id, fmt::format("{}: token \"{}\"", field.path(), printable(piece)))
           .wrong(fmt::format("an id in 0..{}", kMaxTokenId));

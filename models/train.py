@@ -183,7 +183,7 @@ def main():
                  ffn=shape.ffn, context=shape.context, vocab=shape.vocab, command=f"python3 models/train.py OUT --stories {a.stories} --steps {steps} --batch {a.batch}",
                  stories=len(train.lengths), made=train.made, seed=a.seed, tokens=len(train.tokens), steps=steps, step_tokens=a.batch * (width - 1),
                  seen=steps * a.batch * (width - 1), train_loss=train_loss, heldout_loss=loss, heldout=len(heldout.lengths),
-                 device=torch.cuda.get_device_name() if device == "cuda" else "CPU", minutes=(time.time() - BEGIN) / 60)
+                 device=torch.cuda.get_device_name() + " GPU" if device == "cuda" else "CPU", minutes=(time.time() - BEGIN) / 60)
     card.write_card(folder / "README.md", facts, told)
     log("done")
 

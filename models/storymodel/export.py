@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 
 from .corpus import BOS, EOS
 
-PROMPTS = ["The little fox", "One rainy morning,", "In a small village by the sea", "There was once a girl named Mia", "The old lighthouse keeper"]
+PROMPTS = ["The little fox", "One rainy morning,", "In a small village by the sea", "There was once a girl named Mia", "The old lighthouse keeper",
+           "Tell me a story about a brave mouse."]
 
 
 def write_model(folder, model, tokenizer):

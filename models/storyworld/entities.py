@@ -44,7 +44,7 @@ class Character:
         return all(c is self or c.pronoun != self.pronoun or c.seen < story.sentence - 1 for c in story.cast)
 
     def mention(self, form, story):
-        """Forms: '' subject, o object, p possessive (pronoun where clear); S O P r pronoun; n name; i introduction; d described; k noun."""
+        """Forms: '' subject, o object, p possessive (pronoun where clear); S O P r pronoun; n name; i introduction; d described; f described without its article; k noun."""
         words = PRONOUNS[self.pronoun]
         clear = self._clear(story)
         fresh = self.seen == story.sentence
@@ -64,6 +64,8 @@ class Character:
             return f"{self.described()} {story.rng.choice(('named', 'named', 'called'))} {self.name}"
         if form == "d":
             return self.described()
+        if form == "f":
+            return f"{self.adjective} {self.noun}".strip()
         if form == "n":
             return self.name or self.title or "the " + self.noun
         if clear and (fresh or story.rng.random() < 0.8):

@@ -7,7 +7,12 @@ from .plot_words import (BAD, BUILDS, FEARS, GARDENS, GOOD_WISHES, ITEMS, LAMPS,
 
 
 def _open(s, habit=0.3):
-    s.tell("open")
+    s.maybe(0.1, "lead")
+    if s.rng.random() < 0.12:
+        s.tell("open.day")
+        s.flags.add("begun")
+    else:
+        s.tell("open")
     if not s.env["who"]:
         s.maybe(habit, "habit.line")
 

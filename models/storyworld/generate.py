@@ -40,6 +40,5 @@ def make_stories(seed, start, count, grammar=None):
 if __name__ == "__main__":
     import sys
 
-    seed, start, count = (int(a) for a in sys.argv[1:4])
-    for text in make_stories(seed, start, count):
+    for text in make_stories(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])):
         print(text + "\n")

@@ -31,38 +31,45 @@ size_t group_bytes(DType dtype, int64_t cols) {
   return 0;
 }
 
-// Where element k (0..31) of row r of a group stands among the codes of its block, and the reverse.
-template <typename Block>
-struct CodePlace;
+// Element k (0..31) of row r of a group stands at a fixed place among the codes of its block: as pairs of int8, or as
+// nibbles of 32-bit words (linear_kernels.h, CodesQ8 and CodesQ4). store_codes() writes all of a row's, code() reads
+// one.
 
-template <>
-struct CodePlace<BlockQ8_0> {
-  static void put(std::byte* codes, int r, int k, int value) {
-    codes[k / 2 * 2 * kGroup + 2 * r + k % 2] = static_cast<std::byte>(value);
-  }
-  static int get(const std::byte* codes, int r, int k) {
-    return static_cast<int8_t>(codes[k / 2 * 2 * kGroup + 2 * r + k % 2]);
-  }
-};
+void store_codes(const BlockQ8_0& block, int r, std::byte* codes) {
+  for (int p = 0; p < kPairs; ++p) std::memcpy(codes + p * 2 * kGroup + 2 * r, block.qs + 2 * p, 2);
+}
 
-// Nibbles: linear_kernels.h, CodesQ4. Codes are stored unsigned, as in the file.
-struct NibblePlace {
-  static int byte(int r, int k) { return k / 8 * 4 * kGroup + 4 * r + k % 2 * 2 + k % 8 / 4; }
-  static int shift(int k) { return k % 8 / 2 % 2 * 4; }
-  static void put(std::byte* codes, int r, int k, int value) {
-    std::byte& b = codes[byte(r, k)];
-    b = (b & ~(std::byte{15} << shift(k))) | (static_cast<std::byte>(value & 15) << shift(k));
-  }
-  static int get(const std::byte* codes, int r, int k) { return static_cast<int>(codes[byte(r, k)] >> shift(k)) & 15; }
-};
+int code(const BlockQ8_0*, const std::byte* codes, int r, int k) {
+  return static_cast<int8_t>(codes[k / 2 * 2 * kGroup + 2 * r + k % 2]);
+}
 
-template <>
-struct CodePlace<BlockQ4_0> {
-  static void put(std::byte* codes, int r, int k, int value) { NibblePlace::put(codes, r, k, value + 8); }
-  static int get(const std::byte* codes, int r, int k) { return NibblePlace::get(codes, r, k) - 8; }
-};
-template <>
-struct CodePlace<BlockQ4_1> : NibblePlace {};
+// The low nibbles of 8 bytes as one word: those of even bytes in its low half, of odd bytes in its high half.
+uint32_t pack_nibbles(uint64_t bytes) {
+  const auto gather = [](uint64_t x) {  // one nibble in each 16 bits
+    x &= 0x000f000f000f000full;
+    return static_cast<uint32_t>((x | x >> 12 | x >> 24 | x >> 36) & 0xffff);
+  };
+  return gather(bytes) | gather(bytes >> 8) << 16;
+}
+
+template <typename Block>  // BlockQ4_0, BlockQ4_1: codes are stored unsigned, as in the file
+void store_codes(const Block& block, int r, std::byte* codes) {
+  for (int half = 0; half < 2; ++half) {
+    uint64_t bytes;
+    std::memcpy(&bytes, block.qs + 8 * half, 8);
+    const uint32_t low = pack_nibbles(bytes), high = pack_nibbles(bytes >> 4);
+    std::memcpy(codes + (half * kGroup + r) * 4, &low, 4);         // elements 8 * half ...
+    std::memcpy(codes + ((half + 2) * kGroup + r) * 4, &high, 4);  // elements 16 + 8 * half ...
+  }
+}
+
+int nibble(const std::byte* codes, int r, int k) {
+  uint32_t word;
+  std::memcpy(&word, codes + (k / 8 * kGroup + r) * 4, 4);
+  return static_cast<int>(word >> (k % 2 * 16 + k % 8 / 2 * 4)) & 15;
+}
+int code(const BlockQ4_0*, const std::byte* codes, int r, int k) { return nibble(codes, r, k) - 8; }
+int code(const BlockQ4_1*, const std::byte* codes, int r, int k) { return nibble(codes, r, k); }
 
 }  // namespace
 
@@ -146,8 +153,7 @@ void InterleavedMatrix::fill_blocks(const Tensor& tensor, int g) {
     for (size_t b = 0; b < n_blocks; ++b) {
       Block block;
       std::memcpy(&block, in + b * sizeof(Block), sizeof(Block));
-      for (int k = 0; k < Block::kElements; ++k)
-        CodePlace<Block>::put(group(g) + b * code_bytes, r, k, quant(block, k));
+      store_codes(block, r, group(g) + b * code_bytes);
       scales[b * kGroup + static_cast<size_t>(r)] = block.d;
       if constexpr (Block::kHasMinimum) scale(g, true)[b * kGroup + static_cast<size_t>(r)] = block.m;
     }
@@ -184,7 +190,7 @@ void InterleavedMatrix::read_blocks(int64_t row, float* out) const {
     const std::byte* codes = group(g) + static_cast<size_t>(b) * code_bytes;
     const float d = f16_to_f32(self->scale(g, false)[b * kGroup + r]);
     for (int k = 0; k < Block::kElements; ++k) {
-      float value = d * static_cast<float>(CodePlace<Block>::get(codes, r, k));
+      float value = d * static_cast<float>(code(static_cast<const Block*>(nullptr), codes, r, k));
       if constexpr (Block::kHasMinimum) value = value + f16_to_f32(self->scale(g, true)[b * kGroup + r]);
       out[b * Block::kElements + k] = value;
     }

@@ -5,8 +5,16 @@
 namespace llorch::cpu {
 namespace {
 
-// Batches of one row are prepared by each thread for itself: cheaper than a barrier.
+// A single row is packed by each thread for itself: cheaper than one more stage to wait for.
 constexpr uint32_t kPrivateRows = 1;
+
+// Rows that one task of a row-wise step takes.
+constexpr uint32_t kRowsPerTask = 4;
+
+// A Linear's task is this much of the weights when few rows share it, so that taking a task costs little beside it.
+constexpr size_t kBytesPerTask = 64 << 10;
+
+uint32_t divide_up(uint32_t n, uint32_t by) { return (n + by - 1) / by; }
 
 }  // namespace
 
@@ -32,6 +40,7 @@ CpuProgram::CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weigh
 // A RmsNorm or GatedAct joins the Linear behind it when that alone reads its output and nobody taps it.
 void CpuProgram::make_stages() {
   const std::vector<Step>& steps = plan_.steps;
+  const std::vector<bool> gathered = gathered_steps(plan_);
   const auto reads_later = [&](size_t from, SlotId slot) {
     for (size_t i = from; i < steps.size(); ++i) {
       if (input_slot(steps[i].op) == slot) return true;
@@ -43,19 +52,26 @@ void CpuProgram::make_stages() {
     const Op* prepare = nullptr;
     const bool joins = std::holds_alternative<RmsNorm>(steps[i].op) || std::holds_alternative<GatedAct>(steps[i].op);
     if (joins && i + 1 < steps.size() && !taps_.wants(i)) {
-      const auto* linear = std::get_if<Linear>(&steps[i + 1].op);
+      const auto* next = std::get_if<Linear>(&steps[i + 1].op);
       const SlotId out = output_slot(steps[i].op);
-      if (linear != nullptr && linear->x == out && !reads_later(i + 2, out)) prepare = &steps[i++].op;
+      // The Linear must not overwrite what feeds it: threads read that at different times.
+      const bool fits = next != nullptr && next->x == out && next->y != *input_slot(steps[i].op);
+      if (fits && !reads_later(i + 2, out)) prepare = &steps[i++].op;
     }
-    stages_.push_back({i, prepare});
-    if (const auto* linear = std::get_if<Linear>(&steps[i].op)) widest_ = std::max(widest_, width(linear->x));
+    if (const auto* linear = std::get_if<Linear>(&steps[i].op)) {
+      widest_ = std::max(widest_, width(linear->x));
+      stages_.push_back({i, Phase::kPack, gathered[i], prepare});
+    }
+    stages_.push_back({i, Phase::kCompute, gathered[i], prepare});
+    if (taps_.wants(i)) stages_.push_back({i, Phase::kTap, gathered[i], nullptr});
   }
 }
 
 std::span<const float> CpuProgram::run(const Batch& batch) {
   check_batch(batch, plan_, options_);
   batch_ = &batch;
-  rows_ = batch.rows();
+  n_rows_ = batch.rows();
+  n_logit_rows_ = static_cast<uint32_t>(batch.logit_rows.size());
   positions_.clear();
   row_sequence_.clear();
   for (uint32_t s = 0; s < batch.sequences.size(); ++s)
@@ -66,36 +82,64 @@ std::span<const float> CpuProgram::run(const Batch& batch) {
   if (options_.poison) slots_.poison();
   make_tiles();
   make_attention_tasks();
-  pool_->run([this](int thread) { run_stages(thread); });
+  task_counts_.clear();
+  for (const Stage& stage : stages_) task_counts_.push_back(count_tasks(stage));
+  for (Scratch& scratch : scratch_) scratch.packed_stage = 0;
+  pool_->run(task_counts_, [this](size_t stage, uint32_t task, int thread) { run_task(stage, task, thread); });
   if (options_.poison) slots_.check_guards();
   const SlotId logits = plan_.logits();
-  return {slots_.data(logits), size_t{rows_} * width(logits)};
+  return {slots_.data(logits), size_t{n_logit_rows_} * width(logits)};
 }
 
-void CpuProgram::run_stages(int thread) {
-  for (const Stage& stage : stages_) {
-    const Op& op = plan_.steps[stage.step].op;
-    std::visit([&](const auto& verb) { step(stage, verb, thread); }, op);
-    pool_->barrier();
-    const bool gathers = std::holds_alternative<GatherRows>(op);
-    if (thread == 0) {
-      if (gathers) {
-        rows_ = static_cast<uint32_t>(batch_->logit_rows.size());
-        make_tiles();
-      }
-      if (taps_.wants(stage.step))
-        taps_.record(stage.step, {row(output_slot(op), 0), size_t{rows_} * width(output_slot(op))});
-      next_task_.store(0, std::memory_order_relaxed);
-    }
-    // What thread 0 changed above is read by all in the next stage.
-    if (gathers || taps_.wants(stage.step) || std::holds_alternative<Attention>(op)) pool_->barrier();
-    if (rows_ == 0) return;  // no row wants logits
+uint32_t CpuProgram::count_tasks(const Stage& stage) const {
+  const Op& op = plan_.steps[stage.step].op;
+  const auto* linear = std::get_if<Linear>(&op);
+  const uint32_t rows = rows_of(stage);
+  if (rows == 0) return 0;
+  switch (stage.phase) {
+    case Phase::kTap:
+      return 1;
+    case Phase::kPack:
+      // The tiles of one arithmetic; where stacked weights need both, a task packs a tile of each.
+      return packs_privately(stage) ? 0
+                                    : static_cast<uint32_t>(std::max(tiles_[stage.gathered][false].size(),
+                                                                     tiles_[stage.gathered][true].size()));
+    case Phase::kCompute:
+      if (linear != nullptr) return divide_up(count_groups(*linear), groups_per_task(*linear));
+      if (std::holds_alternative<Attention>(op)) return static_cast<uint32_t>(attention_tasks_.size());
+      return divide_up(rows, kRowsPerTask);
   }
+  return 0;
 }
 
-void CpuProgram::step(const Stage&, const Embed& op, int thread) {
-  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
-  for (int r = share.first; r < share.last; ++r)
+void CpuProgram::run_task(size_t index, uint32_t task, int thread) {
+  const Stage& stage = stages_[index];
+  const Op& op = plan_.steps[stage.step].op;
+  Scratch& scratch = scratch_[static_cast<size_t>(thread)];
+  if (stage.phase == Phase::kTap) {
+    const SlotId out = output_slot(op);
+    return taps_.record(stage.step, {slots_.data(out), size_t{rows_of(stage)} * width(out)});
+  }
+  if (const auto* linear = std::get_if<Linear>(&op)) {
+    const bool is_private = packs_privately(stage);
+    if (stage.phase == Phase::kPack || (is_private && scratch.packed_stage != index)) {
+      const PackedRows out =
+          is_private ? packed_rows(scratch.packed, kPrivateRows) : packed_rows(packed_, packed_capacity());
+      const uint32_t tile = is_private ? 0 : task;
+      for (const bool quantized : {false, true})
+        if (const std::vector<Tile>& tiles = tiles_[stage.gathered][quantized];
+            uses(*linear, quantized) && tile < tiles.size())
+          pack_tile(stage, *linear, quantized, tiles[tile], out, scratch);
+      scratch.packed_stage = index;
+    }
+    if (stage.phase == Phase::kPack) return;
+  }
+  std::visit([&](const auto& verb) { step(stage, verb, task, thread); }, op);
+}
+
+void CpuProgram::step(const Stage& stage, const Embed& op, uint32_t task, int) {
+  const uint32_t last = std::min(rows_of(stage), (task + 1) * kRowsPerTask);
+  for (uint32_t r = task * kRowsPerTask; r < last; ++r)
     weights_->matrix(op.table).read_row(batch_->tokens[r], op.scale, row(op.y, r));
 }
 
@@ -110,28 +154,28 @@ void CpuProgram::prepare_row(const Op& op, uint32_t r, float* y) const {
   }
 }
 
-void CpuProgram::step(const Stage& stage, const RmsNorm& op, int thread) {
-  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
-  for (int r = share.first; r < share.last; ++r) prepare_row(plan_.steps[stage.step].op, r, row(op.y, r));
+void CpuProgram::step(const Stage& stage, const RmsNorm& op, uint32_t task, int) {
+  const uint32_t last = std::min(rows_of(stage), (task + 1) * kRowsPerTask);
+  for (uint32_t r = task * kRowsPerTask; r < last; ++r) prepare_row(plan_.steps[stage.step].op, r, row(op.y, r));
 }
 
-void CpuProgram::step(const Stage& stage, const GatedAct& op, int thread) {
-  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
-  for (int r = share.first; r < share.last; ++r) prepare_row(plan_.steps[stage.step].op, r, row(op.y, r));
+void CpuProgram::step(const Stage& stage, const GatedAct& op, uint32_t task, int) {
+  const uint32_t last = std::min(rows_of(stage), (task + 1) * kRowsPerTask);
+  for (uint32_t r = task * kRowsPerTask; r < last; ++r) prepare_row(plan_.steps[stage.step].op, r, row(op.y, r));
 }
 
-void CpuProgram::step(const Stage&, const GatherRows& op, int thread) {
-  const Share share = share_of(static_cast<int>(batch_->logit_rows.size()), thread, pool_->size());
-  for (int i = share.first; i < share.last; ++i)
-    std::copy_n(row(op.x, batch_->logit_rows[i]), width(op.x), row(op.y, i));
+void CpuProgram::step(const Stage& stage, const GatherRows& op, uint32_t task, int) {
+  const uint32_t last = std::min(rows_of(stage), (task + 1) * kRowsPerTask);
+  for (uint32_t r = task * kRowsPerTask; r < last; ++r)
+    std::copy_n(row(op.x, batch_->logit_rows[r]), width(op.x), row(op.y, r));
 }
 
-void CpuProgram::step(const Stage&, const RopeAppend& op, int thread) {
+void CpuProgram::step(const Stage& stage, const RopeAppend& op, uint32_t task, int) {
   const Heads& h = plan_.heads;
   const uint32_t page_size = options_.kv.page_size;
   const auto kernel = options_.kv.dtype == DType::kF16 ? kernels_.rope_append_f16 : kernels_.rope_append_f32;
-  const Share share = share_of(static_cast<int>(rows_), thread, pool_->size());
-  for (int r = share.first; r < share.last; ++r) {
+  const uint32_t last = std::min(rows_of(stage), (task + 1) * kRowsPerTask);
+  for (uint32_t r = task * kRowsPerTask; r < last; ++r) {
     const uint32_t position = positions_[r];
     const uint32_t page = batch_->pages[batch_->sequences[row_sequence_[r]].first_page + position / page_size];
     const size_t angle = size_t{position} * plan_.rope.half_dim;
@@ -165,13 +209,8 @@ void CpuProgram::make_attention_tasks() {
                                       std::min(heads, per_group - head)});
 }
 
-void CpuProgram::step(const Stage&, const Attention& op, int thread) {
-  // Tasks differ in length (later rows see more positions): whoever is free takes the next.
-  for (uint32_t t; (t = next_task_.fetch_add(1, std::memory_order_relaxed)) < attention_tasks_.size();)
-    attend(op, attention_tasks_[t], scratch_[thread]);
-}
-
-void CpuProgram::attend(const Attention& op, const AttentionTask& task, Scratch& scratch) {
+void CpuProgram::step(const Stage&, const Attention& op, uint32_t index, int thread) {
+  const AttentionTask& task = attention_tasks_[index];
   const Heads& h = plan_.heads;
   const auto kernel = options_.kv.dtype == DType::kF16 ? kernels_.attention_f16 : kernels_.attention_f32;
   AttentionArgs args;
@@ -183,7 +222,7 @@ void CpuProgram::attend(const Attention& op, const AttentionTask& task, Scratch&
   args.k = kv_.keys(op.layer, 0, task.kv_head);
   args.v = kv_.values(op.layer, 0, task.kv_head);
   args.page_stride = kv_.page_stride();
-  args.scratch = scratch.attention.data();
+  args.scratch = scratch_[static_cast<size_t>(thread)].attention.data();
   // The kernel is compiled for 1, 2, 3, 4 and 8 queries.
   const uint32_t total = task.n_rows * task.n_heads;
   for (uint32_t done = 0; done < total;) {
@@ -215,12 +254,35 @@ PackedRows CpuProgram::packed_rows(Buffer& buffer, uint32_t rows) const {
 }
 
 void CpuProgram::make_tiles() {
-  for (const bool quantized : {false, true}) {
-    std::vector<Tile>& tiles = tiles_[quantized];
-    tiles.clear();
-    for (uint32_t r = 0; r < rows_; r += static_cast<uint32_t>(tiles.back().n_rows))
-      tiles.push_back({r, kernels_.tile_rows(quantized ? DType::kQ8_0 : DType::kF32, static_cast<int>(rows_ - r))});
-  }
+  for (const bool gathered : {false, true})
+    for (const bool quantized : {false, true}) {
+      std::vector<Tile>& tiles = tiles_[gathered][quantized];
+      const uint32_t rows = gathered ? n_logit_rows_ : n_rows_;
+      tiles.clear();
+      for (uint32_t r = 0; r < rows; r += static_cast<uint32_t>(tiles.back().n_rows))
+        tiles.push_back({r, kernels_.tile_rows(quantized ? DType::kQ8_0 : DType::kF32, static_cast<int>(rows - r))});
+    }
+}
+
+bool CpuProgram::packs_privately(const Stage& stage) const { return rows_of(stage) <= kPrivateRows; }
+
+bool CpuProgram::uses(const Linear& op, bool quantized) const {
+  return std::any_of(op.weights.begin(), op.weights.end(),
+                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
+}
+
+uint32_t CpuProgram::count_groups(const Linear& op) const {
+  uint32_t n = 0;
+  for (const WeightId id : op.weights) n += static_cast<uint32_t>(weights_->matrix(id).groups());
+  return n;
+}
+
+// About eight tasks for each thread, but none that is not worth taking; an even number, as the kernels like it.
+uint32_t CpuProgram::groups_per_task(const Linear& op) const {
+  const auto group_bytes = std::max<size_t>(1, weights_->matrix(op.weights[0]).view().data_stride);
+  const auto worth = static_cast<uint32_t>(divide_up(kBytesPerTask, static_cast<uint32_t>(group_bytes)));
+  const uint32_t fair = count_groups(op) / (8 * static_cast<uint32_t>(pool_->size()));
+  return divide_up(std::max({worth, fair, 1u}), 2) * 2;
 }
 
 void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,
@@ -244,33 +306,21 @@ void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized,
     kernels_.pack_floats(x, tile.n_rows, cols, out.floats + at);
 }
 
-void CpuProgram::step(const Stage& stage, const Linear& op, int thread) {
-  const bool is_private = rows_ <= kPrivateRows;
-  const PackedRows packed =
-      is_private ? packed_rows(scratch_[thread].packed, kPrivateRows) : packed_rows(packed_, packed_capacity());
-  // Rows are packed in the arithmetic that the stacked weights need; a mix of both is rare but allowed.
-  for (const bool quantized : {false, true}) {
-    if (!std::any_of(op.weights.begin(), op.weights.end(),
-                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; }))
-      continue;
-    const std::vector<Tile>& tiles = tiles_[quantized];
-    const auto n_tiles = static_cast<int>(tiles.size());
-    const Share share = is_private ? Share{0, n_tiles} : share_of(n_tiles, thread, pool_->size());
-    for (int t = share.first; t < share.last; ++t) pack_tile(stage, op, quantized, tiles[t], packed, scratch_[thread]);
-  }
-  if (!is_private) pool_->barrier();
-  // The groups of all stacked weights are one range that threads split.
-  int n_groups = 0;
-  for (const WeightId id : op.weights) n_groups += weights_->matrix(id).groups();
-  const Share share = share_of(n_groups, thread, pool_->size());
+void CpuProgram::step(const Stage& stage, const Linear& op, uint32_t task, int thread) {
+  const PackedRows packed = packs_privately(stage)
+                                ? packed_rows(scratch_[static_cast<size_t>(thread)].packed, kPrivateRows)
+                                : packed_rows(packed_, packed_capacity());
+  // The groups of all stacked weights are one range that tasks cut.
+  const auto per_task = static_cast<int>(groups_per_task(op));
+  const int first = static_cast<int>(task) * per_task, last = first + per_task;
   int before = 0;
   size_t column = 0;
   for (size_t i = 0; i < op.weights.size(); ++i) {
     const InterleavedMatrix& matrix = weights_->matrix(op.weights[i]);
     LinearArgs args{.w = matrix.view(), .x = packed};
-    args.first_group = std::clamp(share.first - before, 0, matrix.groups());
-    args.last_group = std::clamp(share.last - before, 0, matrix.groups());
-    args.n_rows = static_cast<int32_t>(rows_);
+    args.first_group = std::clamp(first - before, 0, matrix.groups());
+    args.last_group = std::clamp(last - before, 0, matrix.groups());
+    args.n_rows = static_cast<int32_t>(rows_of(stage));
     args.y = row(op.y, 0) + column;
     args.ldy = width(op.y);
     args.bias = op.biases.empty() ? nullptr : weights_->vector(op.biases[i]);

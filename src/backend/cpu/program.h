@@ -6,8 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/kv_cache.h"
@@ -44,8 +42,12 @@ class CpuProgram final : public Program {
   const CompileOptions& options() const override { return options_; }
 
  private:
+  // kPack: rows into the form that a Linear's kernels read. kCompute: the step itself. kTap: a copy of its output.
+  enum class Phase : uint8_t { kPack, kCompute, kTap };
   struct Stage {
     size_t step;
+    Phase phase = Phase::kCompute;
+    bool gathered = false;        // sees only the rows that want logits
     const Op* prepare = nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input
   };
   struct Tile {  // rows that one call of a linear kernel takes together
@@ -60,28 +62,34 @@ class CpuProgram final : public Program {
     std::vector<float> rows;       // [kMaxTileRows, widest slot]: a tile's rows before packing
     Buffer packed;                 // packed rows of a batch of one row
     std::vector<float> attention;  // [kMaxQueries, head_dim]
+    size_t packed_stage = 0;       // the stage of this run whose input `packed` holds; stage 0 packs nothing
   };
 
   void make_stages();
   void make_attention_tasks();
-  void run_stages(int thread);
-  PackedRows packed_rows(Buffer& buffer, uint32_t rows) const;
-
-  // One overload for each verb: the share of `thread`.
-  void step(const Stage& stage, const Embed& op, int thread);
-  void step(const Stage& stage, const RmsNorm& op, int thread);
-  void step(const Stage& stage, const Linear& op, int thread);
-  void step(const Stage& stage, const RopeAppend& op, int thread);
-  void step(const Stage& stage, const Attention& op, int thread);
-  void step(const Stage& stage, const GatedAct& op, int thread);
-  void step(const Stage& stage, const GatherRows& op, int thread);
-
   void make_tiles();
+  uint32_t count_tasks(const Stage& stage) const;
+  void run_task(size_t stage, uint32_t task, int thread);
+
+  // One overload for each verb: one task of its stage.
+  void step(const Stage& stage, const Embed& op, uint32_t task, int thread);
+  void step(const Stage& stage, const RmsNorm& op, uint32_t task, int thread);
+  void step(const Stage& stage, const Linear& op, uint32_t task, int thread);
+  void step(const Stage& stage, const RopeAppend& op, uint32_t task, int thread);
+  void step(const Stage& stage, const Attention& op, uint32_t task, int thread);
+  void step(const Stage& stage, const GatedAct& op, uint32_t task, int thread);
+  void step(const Stage& stage, const GatherRows& op, uint32_t task, int thread);
+
+  PackedRows packed_rows(Buffer& buffer, uint32_t rows) const;
+  bool packs_privately(const Stage& stage) const;
+  bool uses(const Linear& op, bool quantized) const;
+  uint32_t count_groups(const Linear& op) const;
+  uint32_t groups_per_task(const Linear& op) const;
   void pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,
                  Scratch& scratch);
   void prepare_row(const Op& op, uint32_t row, float* y) const;
-  void attend(const Attention& op, const AttentionTask& task, Scratch& scratch);
 
+  uint32_t rows_of(const Stage& stage) const { return stage.gathered ? n_logit_rows_ : n_rows_; }
   uint32_t packed_capacity() const { return std::max(options_.max_rows, options_.max_logit_rows); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }
   float* row(SlotId id, uint32_t r) { return slots_.data(id) + size_t{r} * width(id); }
@@ -102,12 +110,12 @@ class CpuProgram final : public Program {
 
   // Of the current run.
   const Batch* batch_ = nullptr;
-  uint32_t rows_ = 0;
-  std::vector<uint32_t> positions_;  // [rows]
+  uint32_t n_rows_ = 0, n_logit_rows_ = 0;
+  std::vector<uint32_t> task_counts_;  // [stages]
+  std::vector<uint32_t> positions_;    // [rows]
   std::vector<uint32_t> row_sequence_;
-  std::array<std::vector<Tile>, 2> tiles_;  // for float and for quantized weights
+  std::vector<Tile> tiles_[2][2];  // [gathered][quantized]
   std::vector<AttentionTask> attention_tasks_;
-  std::atomic<uint32_t> next_task_{0};
 };
 
 }  // namespace llorch::cpu

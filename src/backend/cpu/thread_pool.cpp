@@ -1,11 +1,13 @@
 #include "backend/cpu/thread_pool.h"
 
+#include <utility>
+
 #include "base/error.h"
 
 namespace llorch::cpu {
 namespace {
 
-// About 20 us: longer than any imbalance inside a step, shorter than a scheduler's time slice.
+// Some tens of microseconds: longer than any imbalance inside a step, shorter than a scheduler's time slice.
 constexpr int kSpins = 4000;
 
 void pause_cpu() {
@@ -14,6 +16,16 @@ void pause_cpu() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Returns when ready(value) holds. Whoever makes it hold calls notify_all().
+template <typename Ready>
+void wait_for(const std::atomic<uint32_t>& value, Ready ready) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (ready(value.load(std::memory_order_acquire))) return;
+    pause_cpu();
+  }
+  for (uint32_t v; !ready(v = value.load(std::memory_order_acquire));) value.wait(v, std::memory_order_acquire);
 }
 
 }  // namespace
@@ -25,32 +37,43 @@ ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads) {
 
 ThreadPool::~ThreadPool() {
   stop_ = true;
-  start_.fetch_add(1, std::memory_order_release);
-  start_.notify_all();
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadPool::wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    pause_cpu();
-  }
-  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
-}
-
-void ThreadPool::run(const std::function<void(int)>& work) {
+void ThreadPool::run(std::span<const uint32_t> tasks, const Work& work) {
+  tasks_ = tasks;
   work_ = &work;
-  running_.store(static_cast<uint32_t>(n_threads_ - 1), std::memory_order_relaxed);
-  start_.fetch_add(1, std::memory_order_release);
-  start_.notify_all();
-  call(0);
-  for (uint32_t left; (left = running_.load(std::memory_order_acquire)) != 0;) wait_while(running_, left);
+  if (counters_.size() < tasks.size()) counters_ = std::vector<Counter>(tasks.size());
+  for (size_t s = 0; s < tasks.size(); ++s) {
+    counters_[s].next.store(0, std::memory_order_relaxed);
+    counters_[s].done.store(0, std::memory_order_relaxed);
+  }
+  gate_.store(0, std::memory_order_release);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  walk(0);
+  gate_.fetch_or(kClosed, std::memory_order_acq_rel);
+  wait_for(gate_, [](uint32_t gate) { return gate == kClosed; });
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
-void ThreadPool::call(int thread) {
+void ThreadPool::walk(int thread) {
+  for (size_t s = 0; s < tasks_.size(); ++s) {
+    const uint32_t n = tasks_[s];
+    Counter& counter = counters_[s];
+    for (uint32_t task; (task = counter.next.fetch_add(1, std::memory_order_relaxed)) < n;) {
+      call(s, task, thread);
+      if (counter.done.fetch_add(1, std::memory_order_acq_rel) + 1 == n) counter.done.notify_all();
+    }
+    wait_for(counter.done, [n](uint32_t done) { return done == n; });
+  }
+}
+
+void ThreadPool::call(size_t stage, uint32_t task, int thread) {
   try {
-    (*work_)(thread);
+    (*work_)(stage, task, thread);
   } catch (...) {
     const std::lock_guard lock(failure_mutex_);
     if (!failure_) failure_ = std::current_exception();
@@ -58,25 +81,18 @@ void ThreadPool::call(int thread) {
 }
 
 void ThreadPool::worker(int thread) {
-  uint32_t seen = 0;
-  while (true) {
-    wait_while(start_, seen);
-    seen = start_.load(std::memory_order_acquire);
+  for (uint32_t seen = 0;;) {
+    wait_for(generation_, [seen](uint32_t generation) { return generation != seen; });
+    seen = generation_.load(std::memory_order_acquire);
     if (stop_) return;
-    call(thread);
-    running_.fetch_sub(1, std::memory_order_release);
-    running_.notify_one();
-  }
-}
-
-void ThreadPool::barrier() {
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(n_threads_)) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    phase_.notify_all();
-  } else {
-    wait_while(phase_, phase);
+    // Enter only an open run. What run() wrote before it opened the gate is visible from here on.
+    uint32_t gate = gate_.load(std::memory_order_acquire);
+    while ((gate & kClosed) == 0 && !gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) {
+    }
+    if ((gate & kClosed) != 0) continue;
+    walk(thread);
+    gate_.fetch_sub(1, std::memory_order_acq_rel);
+    gate_.notify_all();
   }
 }
 

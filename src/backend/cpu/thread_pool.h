@@ -1,5 +1,9 @@
-// Fork and join for the engine thread: a fixed set of threads that run one function together, with a barrier between
-// phases. Waiting spins briefly (a phase is microseconds long), then sleeps in the kernel.
+// Threads that walk a list of stages together, taking tasks as they come.
+//
+// A stage ends when its tasks are done, not when all threads have arrived: a thread that the system has taken off its
+// processor delays only the task that it holds. On shared machines, and on those with fast and slow cores, that is the
+// difference between losing a little and losing nearly everything. Waiting spins briefly (a stage is microseconds
+// long), then sleeps in the kernel.
 #pragma once
 
 #include <atomic>
@@ -7,6 +11,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -14,6 +19,9 @@ namespace llorch::cpu {
 
 class ThreadPool {
  public:
+  // Called once for each task; `thread` is 0 .. size() - 1 and stands for memory that is this thread's own.
+  using Work = std::function<void(size_t stage, uint32_t task, int thread)>;
+
   // n_threads of 1 or more; the caller of run() is thread 0.
   explicit ThreadPool(int n_threads);
   ~ThreadPool();
@@ -22,37 +30,33 @@ class ThreadPool {
 
   int size() const { return n_threads_; }
 
-  // Calls work(thread) on every thread and returns when all have. An exception on any thread is rethrown here once all
-  // have returned; `work` must not throw between barriers that other threads still wait at. One caller at a time.
-  void run(const std::function<void(int)>& work);
-
-  // Inside run(): returns when every thread has called it.
-  void barrier();
+  // Stage s has tasks[s] tasks; each stage sees all that the stages before it wrote. Returns when all are done. If
+  // tasks throw, the rest runs all the same and the first exception is rethrown here. One caller at a time.
+  void run(std::span<const uint32_t> tasks, const Work& work);
 
  private:
+  struct alignas(64) Counter {
+    std::atomic<uint32_t> next{0};  // task to take
+    std::atomic<uint32_t> done{0};
+  };
+
   void worker(int thread);
-  void call(int thread);
-  // Waits until `value` is no longer `old`.
-  static void wait_while(const std::atomic<uint32_t>& value, uint32_t old);
+  void walk(int thread);
+  void call(size_t stage, uint32_t task, int thread);
 
   const int n_threads_;
-  const std::function<void(int)>* work_ = nullptr;
-  alignas(64) std::atomic<uint32_t> start_{0};    // generation of run()
-  alignas(64) std::atomic<uint32_t> running_{0};  // workers that have not returned
-  alignas(64) std::atomic<uint32_t> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  std::span<const uint32_t> tasks_;
+  const Work* work_ = nullptr;
+  std::vector<Counter> counters_;                    // [stages]
+  alignas(64) std::atomic<uint32_t> generation_{0};  // of run(); workers wait for the next
+  // Workers inside the current run; kClosed when there is none. A worker that comes late finds it closed and sleeps on,
+  // so run() waits only for those that really take part.
+  static constexpr uint32_t kClosed = 1u << 31;
+  alignas(64) std::atomic<uint32_t> gate_{kClosed};
   std::atomic<bool> stop_{false};
   std::mutex failure_mutex_;
   std::exception_ptr failure_;
   std::vector<std::thread> threads_;
 };
-
-// Share `thread` of n items in n_threads contiguous shares: [first, last).
-struct Share {
-  int first, last;
-};
-inline Share share_of(int n, int thread, int n_threads) {
-  return {static_cast<int>(int64_t{n} * thread / n_threads), static_cast<int>(int64_t{n} * (thread + 1) / n_threads)};
-}
 
 }  // namespace llorch::cpu

@@ -1,6 +1,4 @@
 // Places a plan's weights in the CPU's layout.
-#include <atomic>
-
 #include "backend/cpu/program.h"
 
 namespace llorch::cpu {
@@ -21,11 +19,11 @@ CpuWeights::CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool&
     } else {
       matrices_.back() = std::make_unique<InterleavedMatrix>(weight.dtype, weight.shape[0], weight.shape[1]);
       InterleavedMatrix& matrix = *matrices_.back();
-      constexpr int kGroupsAtOnce = 16;
-      std::atomic<int> next{0};
-      pool.run([&](int) {
-        for (int g; (g = next.fetch_add(kGroupsAtOnce)) < matrix.groups();)
-          matrix.fill(in, g, std::min(g + kGroupsAtOnce, matrix.groups()));
+      constexpr int kGroupsPerTask = 16;
+      const uint32_t n_tasks = static_cast<uint32_t>((matrix.groups() + kGroupsPerTask - 1) / kGroupsPerTask);
+      pool.run({&n_tasks, 1}, [&](size_t, uint32_t task, int) {
+        const int first = static_cast<int>(task) * kGroupsPerTask;
+        matrix.fill(in, first, std::min(first + kGroupsPerTask, matrix.groups()));
       });
     }
     source.close(in);

@@ -1,0 +1,172 @@
+// Whole models, bit for bit: every step of the CPU backend against the reference, fused and unfused, and one sequence's
+// logits against all that must not change them: company, chunks, threads, pages, instruction sets.
+#include "whole_model.h"
+
+#include <gtest/gtest.h>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/reference/reference_backend.h"
+
+namespace llorch {
+namespace {
+
+using test::Random;
+using test::RunningSequence;
+using test::WholeModel;
+
+constexpr int kThreads[] = {1, 2, 3};
+
+std::vector<uint32_t> scattered_pages(uint32_t n) {  // n not a multiple of 5
+  std::vector<uint32_t> pages(n);
+  for (uint32_t i = 0; i < n; ++i) pages[i] = (i * 5 + 3) % n;
+  return pages;
+}
+
+// What a program gave in one run: each tap, then the logits.
+using Outputs = std::vector<std::vector<float>>;
+
+// A prompt of one sequence and three decode steps. Every row wants logits.
+std::vector<Batch> prompt_and_decodes(const Plan& plan, size_t prompt) {
+  Random random(prompt);
+  RunningSequence sequence(test::random_tokens(random, prompt + 3, plan.vocab), true);
+  std::vector<uint32_t> pages = scattered_pages(9);
+  std::vector<Batch> batches;
+  for (uint32_t rows = static_cast<uint32_t>(prompt); sequence.left() > 0; rows = 1)
+    sequence.add_rows(rows, 16, pages, batches.emplace_back());
+  return batches;
+}
+
+std::vector<Outputs> outputs(Backend& backend, const WholeModel& model, const std::vector<std::string>& taps,
+                             const std::vector<Batch>& batches) {
+  CompileOptions options{.kv = {.n_pages = 9, .page_size = 16}, .max_rows = 64, .taps = taps, .poison = true};
+  const auto program = backend.compile(model.plan, backend.place(model.plan, model.source), options);
+  std::vector<Outputs> all;
+  for (const Batch& batch : batches) {
+    const std::span<const float> logits = program->run(batch);
+    Outputs& out = all.emplace_back();
+    for (const std::string& tap : taps) out.emplace_back(program->tap(tap).begin(), program->tap(tap).end());
+    out.emplace_back(logits.begin(), logits.end());
+  }
+  return all;
+}
+
+TEST(WholeModelConformance, EveryStepIsTheReferencesFusedOrNot) {
+  const auto reference = make_reference_backend();
+  for (const WholeModel& model : test::whole_models()) {
+    std::vector<std::string> taps;
+    for (const Step& step : model.plan.steps) taps.push_back(step.name);
+    std::vector<Batch> batches;  // the sequences run one after another on the same pages
+    for (const size_t prompt : {1, 2, 5, 33})
+      for (Batch& batch : prompt_and_decodes(model.plan, prompt)) batches.push_back(std::move(batch));
+    const auto want = outputs(*reference, model, taps, batches);
+    for (const Outputs& out : want)
+      for (const float logit : out.back()) ASSERT_TRUE(std::isfinite(logit)) << model.name;
+    for (const std::string& isa : cpu_isa_names())
+      for (const int threads : kThreads) {
+        SCOPED_TRACE(fmt::format("{} on {} with {} threads", model.name, isa, threads));
+        const auto cpu = make_cpu_backend({threads, isa});
+        const auto tapped = outputs(*cpu, model, taps, batches), fused = outputs(*cpu, model, {}, batches);
+        for (size_t i = 0; i < batches.size(); ++i) {
+          for (size_t s = 0; s < taps.size(); ++s) {
+            const uint32_t width = model.plan.slot(output_slot(model.plan.steps[s].op)).width;
+            ASSERT_TRUE(test::same_bits(tapped[i][s], want[i][s], width)) << "batch " << i << ", step " << taps[s];
+          }
+          ASSERT_TRUE(test::same_bits(fused[i].back(), want[i].back(), model.plan.vocab)) << "fused, batch " << i;
+        }
+      }
+  }
+}
+
+// How one sequence is run; nothing here may change its logits.
+struct Way {
+  uint32_t chunk;  // rows of prefill at once
+  bool company;
+  uint32_t page_size;
+  bool scattered;
+
+  std::string text() const {
+    return fmt::format("chunks of {}, {}, {} pages of {}", chunk, company ? "in company" : "alone",
+                       scattered ? "scattered" : "ascending", page_size);
+  }
+};
+
+constexpr uint32_t kPrompt = 131, kLength = 136;  // three chunks of softmax
+
+CompileOptions compile_options(uint32_t page_size) {
+  return {.kv = {.n_pages = 640 / page_size + 1, .page_size = page_size},
+          .max_rows = 256,
+          .max_logit_rows = 192,
+          .taps = {},
+          .poison = true};
+}
+
+// The logits of all rows of the same sequence. In company, one that is prefilled stands before it and one that is
+// decoded behind it, both of other tokens; they come and go.
+std::vector<float> logits_of_sequence(Program& program, const Way& way) {
+  const uint32_t vocab = program.plan().vocab;
+  Random mine(1), others(2);
+  RunningSequence sequence(test::random_tokens(mine, kLength, vocab), true);
+  RunningSequence prefilled(test::random_tokens(others, 200, vocab), false);
+  RunningSequence decoded(test::random_tokens(others, 180, vocab), true);
+  std::vector<uint32_t> pages = scattered_pages(program.options().kv.n_pages);
+  if (!way.scattered) std::sort(pages.begin(), pages.end());
+
+  std::vector<float> all;
+  for (uint32_t step = 0; sequence.left() > 0; ++step) {
+    Batch batch;
+    if (way.company) prefilled.add_rows(step == 0 ? 70 : 5, way.page_size, pages, batch);
+    if (step % 3 == 1 && batch.rows() > 0) {  // in a batch of its own, of which no row wants logits
+      EXPECT_TRUE(program.run(batch).empty());
+      batch = {};
+    }
+    const uint32_t rows =
+        sequence.done() < kPrompt ? std::min(way.chunk, kPrompt - sequence.done()) : 1;  // then one by one
+    const size_t first_logits = batch.logit_rows.size() * vocab;
+    sequence.add_rows(rows, way.page_size, pages, batch);
+    if (way.company && step % 4 != 3) decoded.add_rows(step == 0 ? 20 : 1, way.page_size, pages, batch);
+    const std::span<const float> logits = program.run(batch).subspan(first_logits, size_t{rows} * vocab);
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
+}
+
+TEST(WholeModelInvariance, LogitsOfASequenceDependOnItsTokensAlone) {
+  const WholeModel model = test::whole_models().back();  // of mixed types
+  const auto reference = make_reference_backend();
+  const auto alone = reference->compile(model.plan, reference->place(model.plan, model.source), compile_options(64));
+  const std::vector<float> want = logits_of_sequence(*alone, {kPrompt, false, 64, false});
+  uint32_t n = 0;  // rotates through page sizes and orders, so that they meet all the rest
+  for (const std::string& isa : cpu_isa_names())
+    for (const int threads : kThreads) {
+      const auto cpu = make_cpu_backend({threads, isa});
+      const auto weights = cpu->place(model.plan, model.source);
+      for (const uint32_t chunk : {1u, 3u, 16u, 64u, kPrompt})
+        for (const bool company : {true, false}) {
+          if (!company && threads != 2) continue;  // for time
+          constexpr uint32_t kPageSizes[] = {16, 32, 64};
+          const Way way{chunk, company, kPageSizes[n % 3], n / 3 % 2 == 1};
+          ++n;
+          const auto program = cpu->compile(model.plan, weights, compile_options(way.page_size));
+          ASSERT_TRUE(test::same_bits(logits_of_sequence(*program, way), want, model.plan.vocab))
+              << isa << " with " << threads << " threads, " << way.text();
+        }
+    }
+}
+
+// The check above would find a difference: a single token before changes the logits behind it.
+TEST(WholeModelInvariance, LogitsDoDependOnEarlierTokens) {
+  const WholeModel model = test::tiny_llama();
+  const auto cpu = make_cpu_backend({1, ""});
+  const auto program = cpu->compile(model.plan, cpu->place(model.plan, model.source), compile_options(64));
+  std::vector<int32_t> tokens(100, 20);
+  std::vector<float> last[2];
+  for (int i = 0; i < 2; ++i) {
+    tokens[0] = 30 + i;
+    const auto logits = program->run(test::prompt(tokens, 64)).last(model.plan.vocab);
+    last[i].assign(logits.begin(), logits.end());
+  }
+  EXPECT_FALSE(test::same_bits(last[0], last[1], model.plan.vocab));
+}
+
+}  // namespace
+}  // namespace llorch

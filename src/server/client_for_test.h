@@ -92,6 +92,11 @@ class TestClient {
     return out;
   }
 
+  nlohmann::json last_event() {  // null if the stream is broken before its first
+    const auto events = all_events();
+    return events.empty() ? nlohmann::json() : events.back();
+  }
+
   bool ended_by_peer() {
     char byte = 0;
     boost::system::error_code error;
@@ -155,6 +160,12 @@ inline std::vector<nlohmann::json> execute(uint16_t port, const nlohmann::json& 
   client.request("POST", "/execute", body.dump());
   if (client.read_head().status != 200) return {};
   return client.all_events();
+}
+
+// The last event of one POST /execute; null if there is none.
+inline nlohmann::json execute_to_end(uint16_t port, const nlohmann::json& body) {
+  const auto events = execute(port, body);
+  return events.empty() ? nlohmann::json() : events.back();
 }
 
 inline std::string text_of(const std::vector<nlohmann::json>& events) {

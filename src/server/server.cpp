@@ -53,10 +53,6 @@ tcp::endpoint Server::listen() {
 }
 
 bool Server::run() {
-  error_code ignored;
-  signals_.add(SIGINT, ignored);
-  signals_.add(SIGTERM, ignored);
-  wait_for_signal();
   accept();
   io_.run();
   if (cut_short_) service_.jobs.abandon_all();
@@ -94,7 +90,7 @@ void Server::wait_for_signal() {
     if (error) return;
     if (service_.draining) return stop_now();
     begin_drain();
-    wait_for_signal();
+    if (!service_.closing) wait_for_signal();
   });
 }
 

@@ -42,6 +42,7 @@ TEST_F(WorkerTest, HealthSaysWhatRuns) {
 TEST_F(WorkerTest, AStoryHasItsEventsInOrder) {
   const auto events = run(job("story", 20));
   const auto types = types_of(events);
+  ASSERT_GE(types.size(), 3u);
   EXPECT_EQ(types.front(), "started");
   EXPECT_EQ(std::count(types.begin(), types.end(), "token"), 20);
   EXPECT_EQ(types[types.size() - 2], "metrics");
@@ -54,6 +55,7 @@ TEST_F(WorkerTest, AStoryHasItsEventsInOrder) {
 TEST_F(WorkerTest, EosEndsAStream) {
   const auto events = run(job("eos", 20, "this ends in Z"));  // see fixtures/tiny/make.py
   EXPECT_THAT(types_of(events), testing::ElementsAre("started", "end"));
+  ASSERT_FALSE(events.empty());
   EXPECT_EQ(events.back()["stop_reason"], "EOS");
   EXPECT_EQ(events.back()["tokens_out"], 0);
 }
@@ -77,11 +79,13 @@ TEST_F(WorkerTest, SeedsDecide) {
 TEST_F(WorkerTest, StopStringsMatchAcrossTokens) {
   json body = job("stop", 40);
   const auto events = run(body);
+  ASSERT_GE(events.size(), 40u);
   const std::string whole = text_of(events);
   const std::string a = events[6]["t"], b = events[7]["t"];
   const std::string stop = a.substr(a.size() - 1) + b.substr(0, 1);
   body["stop"] = {"not in this text at all", stop};
   const auto stopped = run(body);
+  ASSERT_FALSE(stopped.empty());
   EXPECT_EQ(text_of(stopped), whole.substr(0, whole.find(stop)));
   EXPECT_EQ(stopped.back()["stop_reason"], "STOP_SEQUENCE");
   EXPECT_EQ(stopped.back()["stop_sequence_matched"], stop);
@@ -120,10 +124,10 @@ TEST_F(WorkerTest, CancelOfAnythingIsAccepted) {
 TEST_F(WorkerTest, ASlowReaderStallsNobody) {
   TestClient slow(port(), 1024);
   slow.request("POST", "/execute", job("slow", 900).dump());
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(run(job(fmt::format("quick{}", i), 50)).back()["tokens_out"], 50);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(execute_to_end(port(), job(fmt::format("quick{}", i), 50))["tokens_out"], 50);
   EXPECT_TRUE(soon([&] { return worker_->idle(); })) << "its pages are back before it has read anything";
   EXPECT_EQ(slow.read_head().status, 200);
-  EXPECT_EQ(slow.all_events().back()["tokens_out"], 900);
+  EXPECT_EQ(slow.last_event()["tokens_out"], 900);
 }
 
 // The seed's case: what ran before, the warm-up included, must not be seen by what comes after.
@@ -145,7 +149,7 @@ TEST(WorkerLife, CancelEndsARunningJob) {
   client.read_head();
   ASSERT_TRUE(client.next_event());
   EXPECT_EQ(ask(worker.http(), "POST", "/cancel", R"({"job_id":"long"})").status, 202);
-  const json end = client.all_events().back();
+  const json end = client.last_event();
   EXPECT_EQ(end["stop_reason"], "CANCELLED");
   EXPECT_LT(end["tokens_out"], 900);
   EXPECT_TRUE(soon([&] { return worker.idle(); }));
@@ -168,6 +172,7 @@ TEST(WorkerLife, ADisconnectCancels) {
 TEST(WorkerLife, ARequestTimeoutIsAnError) {
   Worker worker({"--backend", "reference", "--request-timeout", "0.05"});
   const auto events = execute(worker.http(), job("late", 900));
+  ASSERT_FALSE(events.empty());
   EXPECT_EQ(events.back()["type"], "error");
   EXPECT_EQ(events.back()["code"], "TIMEOUT");
 }
@@ -181,7 +186,7 @@ TEST(WorkerLife, SigtermLetsJobsEndAndExitsWithZero) {
     EXPECT_EQ(clients.back()->read_head().status, 200);
   }
   worker.send_signal(SIGTERM);
-  for (const auto& client : clients) EXPECT_EQ(client->all_events().back()["tokens_out"], 400);
+  for (const auto& client : clients) EXPECT_EQ(client->last_event()["tokens_out"], 400);
   EXPECT_EQ(worker.wait(), 0);
   EXPECT_THAT(worker.last_log_lines(), HasSubstr("worker stopped"));
 }

@@ -1,8 +1,6 @@
 // llorch bench: decode and prefill of a model file or a named shape, beside the machine's roofs.
 #include "app/bench.h"
 
-#include <sys/resource.h>
-
 #include <iostream>
 
 #include "app/commands.h"
@@ -27,17 +25,6 @@ DType parse_dtype(const std::string& name) {
   fail("--dtype {}: expected f32, f16, bf16, q8_0, q4_0 or q4_1", name);
 }
 
-// Largest resident size of this process so far, in bytes.
-double peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-#if defined(__APPLE__)
-  return static_cast<double>(usage.ru_maxrss);
-#else
-  return static_cast<double>(usage.ru_maxrss) * 1024.0;
-#endif
-}
-
 nlohmann::json to_json(const Measured& m) {
   return {{"tokens_per_s", m.tokens_per_s},
           {"ms_per_token", 1e3 / m.tokens_per_s},
@@ -55,10 +42,9 @@ void print_table(const nlohmann::json& r) {
                            r["backend"].get<std::string>(), r["device"].get<std::string>());
   std::cout << fmt::format("roofs: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s\n",
                            number(r["roof"]["read_gb_per_s"]), number(r["roof"]["f32_gflop_per_s"]));
-  std::cout << fmt::format(
-      "weights {:.1f} MB, placed in {:.2f} s; KV and activations {:.1f} MB; peak resident {:.1f} MB\n",
-      number(r["weight_bytes"]) / 1e6, number(r["load_s"]), number(r["program_bytes"]) / 1e6,
-      number(r["peak_resident_bytes"]) / 1e6);
+  std::cout << fmt::format("weights {:.1f} MB, placed in {:.2f} s; KV {:.1f} MB; peak resident {:.1f} MB\n",
+                           number(r["weight_bytes"]) / 1e6, number(r["load_s"]), number(r["kv_bytes"]) / 1e6,
+                           number(r["peak_resident_bytes"]) / 1e6);
   std::cout << fmt::format("{:<22}{:>10}{:>12}{:>9}{:>12}{:>12}{:>12}{:>9}\n", "work", "tok/s", "ms/token", "GB/s",
                            "% of read", "GFLOP/s", "% of f32", "spread");
   for (const char* work : {"decode", "prefill"}) {
@@ -91,7 +77,6 @@ void run(const BenchFlags& flags) {
     const DType dtype = parse_dtype(flags.dtype);
     ModelConfig config = shape_config(flags.shape);
     result = run_bench(*backend, shape_plan(config, dtype, positions), random_weights(1), flags.run);
-    report["peak_resident_bytes"] = peak_resident_bytes();
     report["model"] = flags.shape + " with random weights";
     report["dtype"] = flags.dtype;
     if (!flags.no_check) {
@@ -105,7 +90,6 @@ void run(const BenchFlags& flags) {
     const WeightSource source{.open = [&](const Weight& w) { return checkpoint.at(w.name); },
                               .close = [&](const Tensor& t) { checkpoint.release(t); }};
     result = run_bench(*backend, model.plan, source, flags.run);
-    report["peak_resident_bytes"] = peak_resident_bytes();
     report["model"] = model.config.name;
     report["dtype"] =
         std::string(to_string(model.plan.weight(std::get<Linear>(model.plan.steps[2].op).weights[0]).dtype));
@@ -114,6 +98,8 @@ void run(const BenchFlags& flags) {
                     {"f32_gflop_per_s", result.roof.flops_per_s / 1e9}};
   report["weight_bytes"] = result.weight_bytes;
   report["program_bytes"] = result.program_bytes;
+  report["kv_bytes"] = result.kv_bytes;
+  report["peak_resident_bytes"] = result.peak_resident_bytes;
   report["load_s"] = result.load_s;
   report["decode"] = to_json(result.decode);
   report["prefill"] = to_json(result.prefill);

@@ -29,7 +29,8 @@ struct Measured {
 struct BenchResult {
   Roof roof;  // the best of the run
   Measured decode, prefill;
-  size_t weight_bytes = 0, program_bytes = 0;
+  size_t weight_bytes = 0, program_bytes = 0, kv_bytes = 0;
+  double peak_resident_bytes = 0.0;  // of the process, after load, prefill and a decoded token
   double load_s = 0.0;
 };
 

@@ -1,4 +1,6 @@
 // The timed part of llorch bench.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -34,6 +36,17 @@ void prefill(Program& program, uint32_t n, uint32_t rows) {
     if (done + rows < n) batch.logit_rows.clear();
     program.run(batch);
   }
+}
+
+// Largest resident size of this process so far.
+double peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+  return static_cast<double>(usage.ru_maxrss);
+#else
+  return static_cast<double>(usage.ru_maxrss) * 1024.0;
+#endif
 }
 
 double median(std::vector<double> values) {
@@ -123,8 +136,13 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   compile.kv.n_pages = (positions + compile.kv.page_size - 1) / compile.kv.page_size;
   const auto program = backend.compile(plan, weights, compile);
   result.program_bytes = program->bytes();
+  result.kv_bytes = kv_page_bytes(plan, compile.kv) * compile.kv.n_pages;
 
-  prefill(*program, options.context, options.prefill_rows);  // warm-up too
+  // Warm-up, and the peak of memory before the roofs' own buffers.
+  prefill(*program, options.prompt, options.prefill_rows);
+  prefill(*program, options.context, options.prefill_rows);
+  program->run(rows_of(plan, compile.kv.page_size, options.context, 1));
+  result.peak_resident_bytes = peak_resident_bytes();
   Repeats decodes, prefills;
   Roof before = backend.measure_roof();
   const auto timed = [&](Repeats& repeats, const auto& work) {

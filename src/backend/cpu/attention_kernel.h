@@ -37,7 +37,8 @@ struct AttentionTile {
   // Of the current chunk: [begin, end) of each query inside the chunk, scores then probabilities, softmax sums.
   int begin[kQueries], end[kQueries];
   alignas(64) float p[kQueries][kChunk];
-  float chunk_m[kQueries], chunk_l[kQueries];
+  float chunk_m[kQueries], chunk_l[kQueries], scale_old[kQueries], scale_new[kQueries];
+  const Kv *k_rows[kChunk / 16], *v_rows[kChunk / 16];
 
   explicit AttentionTile(const AttentionArgs& args) : a(args) {}
 
@@ -54,10 +55,12 @@ struct AttentionTile {
     }
     for (int chunk = first / kChunk * kChunk; chunk <= last; chunk += kChunk) {
       set_ranges(chunk);
-      score(chunk);
+      find_rows(chunk, last);
+      score();
       for (int q = 0; q < kQueries; ++q)
         if (end[q] > begin[q]) softmax(q);
-      weigh_values(chunk);
+      merge();
+      weigh_values();
     }
     for (int q = 0; q < kQueries; ++q) {
       const F sum = L::set1(l[q]);
@@ -84,18 +87,23 @@ struct AttentionTile {
     }
   }
 
-  const std::byte* page(const std::byte* base, int position) const {
-    return base + static_cast<size_t>(a.pages[position >> a.page_shift]) * a.page_stride;
+  // Where each 16 positions of the chunk lie; a page holds at least as many.
+  void find_rows(int chunk, int last) {
+    for (int i = 0; i < kChunk / 16 && chunk + i * 16 <= last; ++i) {
+      const int position = chunk + i * 16, in_page = position & ((1 << a.page_shift) - 1);
+      const size_t page = a.pages[position >> a.page_shift] * a.page_stride;
+      k_rows[i] = reinterpret_cast<const Kv*>(a.k + page) + static_cast<size_t>(in_page) * a.head_dim;
+      v_rows[i] = reinterpret_cast<const Kv*>(a.v + page) + static_cast<size_t>(in_page) * a.head_dim;
+    }
   }
 
   // Sixteen positions at a time: one lane each, d ascending. Lanes beyond a query's range hold garbage and are not
   // read.
-  void score(int chunk) {
+  void score() {
     int last = 0;
     for (int q = 0; q < kQueries; ++q) last = end[q] > last ? end[q] : last;
     for (int offset = 0; offset < last; offset += 16) {
-      const int position = chunk + offset, in_page = position & ((1 << a.page_shift) - 1);
-      const auto* k = reinterpret_cast<const Kv*>(page(a.k, position)) + static_cast<size_t>(in_page) * a.head_dim;
+      const Kv* k = k_rows[offset / 16];
       F sum[kQueries];
       for (int q = 0; q < kQueries; ++q) sum[q] = L::zero();
       for (int d = 0; d < a.head_dim; ++d) {
@@ -134,19 +142,31 @@ struct AttentionTile {
     return value;
   }
 
+  // m' = max(m, chunk m), l = fma(l, e^(m - m'), chunk l * e^(chunk m - m')); all exps in one vector.
+  void merge() {
+    alignas(64) float shift[16] = {}, scale[16];
+    for (int q = 0; q < kQueries; ++q) {
+      if (end[q] <= begin[q]) continue;
+      const float merged = chunk_m[q] > m[q] ? chunk_m[q] : m[q];
+      shift[q] = m[q] - merged;
+      shift[8 + q] = chunk_m[q] - merged;
+      m[q] = merged;
+    }
+    L::store(scale, exp_lanes<L>(L::load(shift)));
+    for (int q = 0; q < kQueries; ++q) {
+      if (end[q] <= begin[q]) continue;
+      scale_old[q] = scale[q];
+      scale_new[q] = scale[8 + q];
+      l[q] = __builtin_fmaf(l[q], scale_old[q], chunk_l[q] * scale_new[q]);
+    }
+  }
+
   // o = fma(o, e^(m - m'), chunk o * e^(chunk m - m'))
-  void weigh_values(int chunk) {
-    float scale_old[kQueries] = {}, scale_new[kQueries] = {};
+  void weigh_values() {
     int common_begin = 0, common_end = kChunk;
     for (int q = 0; q < kQueries; ++q) {
       common_begin = begin[q] > common_begin ? begin[q] : common_begin;
       common_end = end[q] < common_end ? end[q] : common_end;
-      if (end[q] <= begin[q]) continue;
-      const float merged = chunk_m[q] > m[q] ? chunk_m[q] : m[q];
-      scale_old[q] = exp_scalar(m[q] - merged);
-      scale_new[q] = exp_scalar(chunk_m[q] - merged);
-      l[q] = __builtin_fmaf(l[q], scale_old[q], chunk_l[q] * scale_new[q]);
-      m[q] = merged;
     }
     if (common_end < common_begin) common_end = common_begin = kChunk;  // no position is common: all go one by one
     for (int d = 0; d < a.head_dim; d += 16) {
@@ -154,16 +174,16 @@ struct AttentionTile {
       for (int q = 0; q < kQueries; ++q) {
         sum[q] = L::zero();
         const int stop = common_begin < end[q] ? common_begin : end[q];
-        for (int i = begin[q]; i < stop; ++i) sum[q] = L::fma(L::set1(p[q][i]), value(chunk + i, d), sum[q]);
+        for (int i = begin[q]; i < stop; ++i) sum[q] = L::fma(L::set1(p[q][i]), value(i, d), sum[q]);
       }
       for (int i = common_begin; i < common_end; ++i) {
-        const F v = value(chunk + i, d);
+        const F v = value(i, d);
         for (int q = 0; q < kQueries; ++q) sum[q] = L::fma(L::set1(p[q][i]), v, sum[q]);
       }
       for (int q = 0; q < kQueries; ++q) {
         if (end[q] <= begin[q]) continue;
         const int start = common_end > begin[q] ? common_end : begin[q];
-        for (int i = start; i < end[q]; ++i) sum[q] = L::fma(L::set1(p[q][i]), value(chunk + i, d), sum[q]);
+        for (int i = start; i < end[q]; ++i) sum[q] = L::fma(L::set1(p[q][i]), value(i, d), sum[q]);
         const int n = a.head_dim - d;
         float* o = output(q) + d;
         const F merged = L::fma(L::load_first(o, n), L::set1(scale_old[q]), L::mul(sum[q], L::set1(scale_new[q])));
@@ -172,16 +192,9 @@ struct AttentionTile {
     }
   }
 
-  static float exp_scalar(float x) {
-    float lanes[16];
-    L::store(lanes, exp_lanes<L>(L::set1(x)));
-    return lanes[0];
-  }
-
-  // Sixteen elements of a value from d on.
-  [[gnu::always_inline]] F value(int position, int d) const {
-    const int in_page = position & ((1 << a.page_shift) - 1);
-    const Kv* v = reinterpret_cast<const Kv*>(page(a.v, position)) + static_cast<size_t>(in_page) * a.head_dim + d;
+  // Sixteen elements from d on of the value at position i of the chunk.
+  [[gnu::always_inline]] F value(int i, int d) const {
+    const Kv* v = v_rows[i / 16] + static_cast<size_t>(i % 16) * a.head_dim + d;
     return a.head_dim - d >= 16 ? load_kv<L>(v) : load_kv_first<L>(v, a.head_dim - d);
   }
 };

@@ -59,6 +59,10 @@ struct Avx512Lanes {
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static void store_i(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
+  // Values must fit int16.
+  static void store_i16(int16_t* p, I v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+  }
   static I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
   static I max_i(I a, I b) { return _mm512_max_epi32(a, b); }
   static I and_i(I a, I b) { return _mm512_and_si512(a, b); }

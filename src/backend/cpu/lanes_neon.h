@@ -118,6 +118,10 @@ struct NeonLanes {
   static void store_i(int32_t* p, I x) {
     for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, x.v[i]);
   }
+  // Values must fit int16.
+  static void store_i16(int16_t* p, I x) {
+    for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vmovn_s32(x.v[i]));
+  }
   static I add_i(I x, I y) {
     return each<I>([&](int i) { return vaddq_s32(x.v[i], y.v[i]); });
   }
@@ -129,7 +133,10 @@ struct NeonLanes {
   }
   template <int kBits>
   static I shift_right_16(I x) {
-    return each<I>([&](int i) { return vreinterpretq_s32_u16(vshrq_n_u16(vreinterpretq_u16_s32(x.v[i]), kBits)); });
+    if constexpr (kBits == 0)
+      return x;  // the instruction's range is 1 to 16
+    else
+      return each<I>([&](int i) { return vreinterpretq_s32_u16(vshrq_n_u16(vreinterpretq_u16_s32(x.v[i]), kBits)); });
   }
   template <int kBits>
   static I shift_left(I x) {

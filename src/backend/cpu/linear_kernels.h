@@ -221,36 +221,51 @@ template <typename Tile>
   }
 }
 
-// All tiles over a group (or kGroups at once): the group's weights stay in the cache from the second tile on.
-template <typename L, typename Widen, int kGroups>
-void float_groups(const LinearArgs& a, int group) {
-  for (int row = 0; row < a.n_rows;) {
-    const int rows = largest_tile(a.n_rows - row, L::kFloatTile);
-    dispatch_tile(rows, [&](auto n) {
-      if constexpr (n() <= L::kFloatTile) float_tile<L, Widen, n(), kGroups>(a, group, row);
-    });
-    row += rows;
-  }
+// Groups whose weights stay in a core's second-level cache while all tiles pass over them. Several at once, so that a
+// tile's activations, which come from further away, are fetched once for all of them.
+inline int groups_in_cache(const LinearArgs& a) {
+  constexpr size_t kCacheBytes = 400 << 10;
+  const size_t n = kCacheBytes / a.w.data_stride;
+  return n < 2 ? 2 : static_cast<int>(n / 2 * 2);
+}
+
+template <typename L, typename Widen, int kRows>
+void float_tiles(const LinearArgs& a, int first, int last, int row) {
+  int group = first;
+  for (; group + L::kFloatGroups <= last; group += L::kFloatGroups)
+    float_tile<L, Widen, kRows, L::kFloatGroups>(a, group, row);
+  for (; group < last; ++group) float_tile<L, Widen, kRows, 1>(a, group, row);
 }
 
 template <typename L, typename Widen>
 void float_linear(const LinearArgs& a) {
-  int group = a.first_group;
-  for (; group + L::kFloatGroups <= a.last_group; group += L::kFloatGroups)
-    float_groups<L, Widen, L::kFloatGroups>(a, group);
-  for (; group < a.last_group; ++group) float_groups<L, Widen, 1>(a, group);
+  const int step = groups_in_cache(a);
+  for (int first = a.first_group; first < a.last_group; first += step) {
+    const int last = first + step < a.last_group ? first + step : a.last_group;
+    for (int row = 0; row < a.n_rows;) {
+      const int rows = largest_tile(a.n_rows - row, L::kFloatTile);
+      dispatch_tile(rows, [&](auto n) {
+        if constexpr (n() <= L::kFloatTile) float_tiles<L, Widen, n()>(a, first, last, row);
+      });
+      row += rows;
+    }
+  }
 }
 
 template <typename L, typename Codes>
 void quant_linear(const LinearArgs& a) {
-  for (int group = a.first_group; group < a.last_group; ++group)
+  const int step = groups_in_cache(a);
+  for (int first = a.first_group; first < a.last_group; first += step) {
+    const int last = first + step < a.last_group ? first + step : a.last_group;
     for (int row = 0; row < a.n_rows;) {
       const int rows = largest_tile(a.n_rows - row, L::kQuantTile);
       dispatch_tile(rows, [&](auto n) {
-        if constexpr (n() <= L::kQuantTile) quant_tile<L, Codes, n()>(a, group, row);
+        if constexpr (n() <= L::kQuantTile)
+          for (int group = first; group < last; ++group) quant_tile<L, Codes, n()>(a, group, row);
       });
       row += rows;
     }
+  }
 }
 
 template <typename L>

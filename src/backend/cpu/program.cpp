@@ -11,8 +11,11 @@ constexpr uint32_t kPrivateRows = 1;
 // Rows that one task of a row-wise step takes.
 constexpr uint32_t kRowsPerTask = 4;
 
-// A Linear's task is this much of the weights when few rows share it, so that taking a task costs little beside it.
-constexpr size_t kBytesPerTask = 64 << 10;
+// A Linear's tasks. Few rows: the weights stream from memory, and small tasks end a stage evenly (the last one makes
+// the other threads wait), but each is worth its taking (32 KB: some 3 us). Many rows: larger, as neighbours share a
+// cache.
+constexpr size_t kBytesPerTask = 32 << 10;
+constexpr uint32_t kManyRows = 8;
 
 uint32_t divide_up(uint32_t n, uint32_t by) { return (n + by - 1) / by; }
 
@@ -105,7 +108,7 @@ uint32_t CpuProgram::count_tasks(const Stage& stage) const {
                                     : static_cast<uint32_t>(std::max(tiles_[stage.gathered][false].size(),
                                                                      tiles_[stage.gathered][true].size()));
     case Phase::kCompute:
-      if (linear != nullptr) return divide_up(count_groups(*linear), groups_per_task(*linear));
+      if (linear != nullptr) return divide_up(count_groups(*linear), groups_per_task(*linear, rows));
       if (std::holds_alternative<Attention>(op)) return static_cast<uint32_t>(attention_tasks_.size());
       return divide_up(rows, kRowsPerTask);
   }
@@ -277,12 +280,13 @@ uint32_t CpuProgram::count_groups(const Linear& op) const {
   return n;
 }
 
-// About eight tasks for each thread, but none that is not worth taking; an even number, as the kernels like it.
-uint32_t CpuProgram::groups_per_task(const Linear& op) const {
-  const auto group_bytes = std::max<size_t>(1, weights_->matrix(op.weights[0]).view().data_stride);
-  const auto worth = static_cast<uint32_t>(divide_up(kBytesPerTask, static_cast<uint32_t>(group_bytes)));
-  const uint32_t fair = count_groups(op) / (8 * static_cast<uint32_t>(pool_->size()));
-  return divide_up(std::max({worth, fair, 1u}), 2) * 2;
+// An even number, as the kernels take two groups at once.
+uint32_t CpuProgram::groups_per_task(const Linear& op, uint32_t rows) const {
+  const size_t group_bytes = weights_->matrix(op.weights[0]).view().data_stride;
+  const auto worth = static_cast<uint32_t>((kBytesPerTask + group_bytes - 1) / group_bytes);
+  const uint32_t tasks_per_thread = rows > kManyRows ? 8 : 32;
+  const uint32_t fair = count_groups(op) / (tasks_per_thread * static_cast<uint32_t>(pool_->size()));
+  return divide_up(std::max(worth, fair), 2) * 2;
 }
 
 void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,
@@ -311,7 +315,7 @@ void CpuProgram::step(const Stage& stage, const Linear& op, uint32_t task, int t
                                 ? packed_rows(scratch_[static_cast<size_t>(thread)].packed, kPrivateRows)
                                 : packed_rows(packed_, packed_capacity());
   // The groups of all stacked weights are one range that tasks cut.
-  const auto per_task = static_cast<int>(groups_per_task(op));
+  const auto per_task = static_cast<int>(groups_per_task(op, rows_of(stage)));
   const int first = static_cast<int>(task) * per_task, last = first + per_task;
   int before = 0;
   size_t column = 0;

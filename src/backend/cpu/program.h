@@ -84,7 +84,7 @@ class CpuProgram final : public Program {
   bool packs_privately(const Stage& stage) const;
   bool uses(const Linear& op, bool quantized) const;
   uint32_t count_groups(const Linear& op) const;
-  uint32_t groups_per_task(const Linear& op) const;
+  uint32_t groups_per_task(const Linear& op, uint32_t rows) const;
   void pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,
                  Scratch& scratch);
   void prepare_row(const Op& op, uint32_t row, float* y) const;

@@ -99,12 +99,13 @@ void pack_quantized(const float* const* x, int rows, int cols, int32_t* pairs, f
         q_low = L::round_to_int(L::div(low, L::set1(d)));
         q_high = L::round_to_int(L::div(high, L::set1(d)));
       }
-      int32_t q[kQuantBlock];
-      L::store_i(q, q_low);
-      L::store_i(q + 16, q_high);
-      for (int p = 0; p < kPairs; ++p)
-        pairs[(b * kPairs + p) * rows + r] = static_cast<int32_t>((static_cast<uint32_t>(q[2 * p]) & 0xffffu) |
-                                                                  (static_cast<uint32_t>(q[2 * p + 1]) << 16));
+      // Two neighbours share a word: for one row that is simply the int16 values in order.
+      int16_t q[kQuantBlock];
+      int32_t words[kPairs];
+      L::store_i16(q, q_low);
+      L::store_i16(q + 16, q_high);
+      __builtin_memcpy(words, q, sizeof words);
+      for (int p = 0; p < kPairs; ++p) pairs[(b * kPairs + p) * rows + r] = words[p];
       scales[b * rows + r] = d;
       sums[b * rows + r] = L::reduce_add_i(L::add_i(q_low, q_high));
     }

@@ -22,92 +22,93 @@ using testing::HasSubstr;
 // Longer than threads spin before they sleep.
 void outlast_spinning() { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }
 
-TEST(ThreadPool, RunsTheFunctionOnceOnEachThread) {
+TEST(ThreadPool, RunsEachTaskOnceInManyShortRuns) {
+  const uint32_t tasks[] = {5, 0, 1, 40, 2};
   for (const int n : {1, 2, 3, 7}) {
     ThreadPool pool(n);
     EXPECT_EQ(pool.size(), n);
-    std::vector<int> calls(static_cast<size_t>(n), 0);
-    for (int i = 0; i < 300; ++i) pool.run([&](int thread) { ++calls[static_cast<size_t>(thread)]; });
-    EXPECT_EQ(calls, std::vector<int>(static_cast<size_t>(n), 300));
+    std::vector<int> done[std::size(tasks)], by_thread(static_cast<size_t>(n), 0);
+    for (size_t s = 0; s < std::size(tasks); ++s) done[s].resize(tasks[s]);
+    for (int i = 0; i < 200; ++i)
+      pool.run(tasks, [&](size_t stage, uint32_t task, int thread) {
+        ++done[stage][task];
+        ++by_thread[static_cast<size_t>(thread)];  // a thread's own memory: no two tasks at once
+      });
+    for (size_t s = 0; s < std::size(tasks); ++s) EXPECT_EQ(done[s], std::vector<int>(tasks[s], 200));
+    EXPECT_EQ(std::accumulate(by_thread.begin(), by_thread.end(), 0), 200 * 48);
+    pool.run({}, [](size_t, uint32_t, int) { FAIL() << "a task of no stage"; });
   }
   EXPECT_THROW(ThreadPool(0), BugError);
 }
 
 TEST(ThreadPool, TheCallerIsThreadZero) {
   ThreadPool pool(2);
-  std::vector<std::thread::id> ids(2);
-  pool.run([&](int thread) { ids[static_cast<size_t>(thread)] = std::this_thread::get_id(); });
-  EXPECT_EQ(ids[0], std::this_thread::get_id());
-  EXPECT_NE(ids[1], ids[0]);
+  const uint32_t tasks[] = {50, 50};
+  std::vector<int> wrong(2, 0);
+  const std::thread::id caller = std::this_thread::get_id();
+  pool.run(tasks, [&](size_t, uint32_t, int thread) {
+    if ((std::this_thread::get_id() == caller) != (thread == 0)) ++wrong[static_cast<size_t>(thread)];
+  });
+  EXPECT_EQ(wrong, std::vector<int>(2, 0));
 }
 
-// Plain memory: the thread sanitizer would see a barrier that does not order it.
-TEST(ThreadPool, BarriersOrderWhatThreadsWrite) {
+// Plain memory: the thread sanitizer would see a stage that does not wait for the one before it.
+TEST(ThreadPool, StagesSeeWhatTheStagesBeforeThemWrote) {
   for (const int n : {1, 2, 3}) {
     ThreadPool pool(n);
-    constexpr int kPhases = 150;
-    std::vector<int> written(static_cast<size_t>(n), 0), wrong(static_cast<size_t>(n), 0);
-    pool.run([&](int thread) {
-      const auto me = static_cast<size_t>(thread);
-      for (int phase = 1; phase <= kPhases; ++phase) {
-        written[me] = phase;
-        pool.barrier();
-        if (std::accumulate(written.begin(), written.end(), 0) != n * phase) ++wrong[me];
-        pool.barrier();
-      }
-    });
-    EXPECT_EQ(std::accumulate(wrong.begin(), wrong.end(), 0), 0);
+    const std::vector<uint32_t> tasks(100, 4);
+    int written[4] = {}, wrong[4] = {}, seen[4] = {};
+    for (int round = 1; round <= 5; ++round)
+      pool.run(tasks, [&](size_t stage, uint32_t task, int) {
+        if (stage % 2 == 0) {
+          ++written[task];
+        } else {
+          for (const int w : written) wrong[task] += w != (round - 1) * 50 + static_cast<int>(stage / 2) + 1;
+          ++seen[task];
+        }
+      });
+    EXPECT_EQ(std::accumulate(wrong, wrong + 4, 0), 0);
+    EXPECT_EQ(std::accumulate(seen, seen + 4, 0), 5 * 50 * 4);
   }
 }
 
 TEST(ThreadPool, ThreadsThatSleepAreWoken) {
   ThreadPool pool(3);
-  int sum = 0, late[3] = {};
-  for (int i = 0; i < 5; ++i) {
+  const uint32_t tasks[] = {3, 3, 1};
+  std::vector<int> late(3, -1);
+  for (int i = 0; i < 6; ++i) {
     outlast_spinning();  // the workers sleep
-    pool.run([&](int thread) {
-      if (thread == i % 3) outlast_spinning();  // the others sleep at the barrier, or the caller at the end
-      late[thread] = i;
-      if (i % 2 == 0) pool.barrier();
-      if (i % 2 == 0 && thread == 0) sum += late[0] + late[1] + late[2];
+    int sum = 0;
+    pool.run(tasks, [&](size_t stage, uint32_t task, int) {
+      if (stage == 0 && task == static_cast<uint32_t>(i % 3)) outlast_spinning();  // the others sleep behind the stage
+      if (stage == 0) late[task] = i;
+      if (stage == 2) sum = std::accumulate(late.begin(), late.end(), 0);
     });
+    EXPECT_EQ(sum, 3 * i);
   }
-  EXPECT_EQ(sum, 3 * (0 + 2 + 4));
 }
 
-TEST(ThreadPool, RethrowsOneExceptionAndGoesOn) {
-  ThreadPool pool(3);
-  for (int thrower = 0; thrower < 3; ++thrower) {
-    std::vector<int> calls(3, 0);
-    const auto work = [&](int thread) {
-      ++calls[static_cast<size_t>(thread)];
-      if (thread == thrower) fail("thread {} failed", thread);
-    };
-    try {
-      pool.run(work);
-      ADD_FAILURE() << "nothing was thrown";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.what(), fmt::format("thread {} failed", thrower));
-    }
-    EXPECT_EQ(calls, std::vector<int>(3, 1));
-    EXPECT_NO_THROW(pool.run([](int) {}));
-  }
-  EXPECT_THROW(pool.run([](int) { fail("all failed"); }), Error);
-  EXPECT_NO_THROW(pool.run([](int) {}));
-}
-
-TEST(ThreadPool, SharesCoverEverythingOnce) {
-  for (const int n : {0, 1, 2, 7, 100})
-    for (const int threads : {1, 2, 3, 8}) {
-      int next = 0;
-      for (int t = 0; t < threads; ++t) {
-        const cpu::Share share = cpu::share_of(n, t, threads);
-        EXPECT_EQ(share.first, next);
-        EXPECT_LE(share.last - share.first, (n + threads - 1) / threads);
-        next = share.last;
+TEST(ThreadPool, RethrowsOneExceptionAfterAllTasksAndGoesOn) {
+  for (const int n : {1, 3}) {
+    ThreadPool pool(n);
+    const uint32_t tasks[] = {4, 4};
+    for (size_t thrower = 0; thrower < 8; ++thrower) {
+      std::vector<int> calls(8, 0);
+      try {
+        pool.run(tasks, [&](size_t stage, uint32_t task, int) {
+          ++calls[stage * 4 + task];
+          if (stage * 4 + task == thrower) fail("task {} failed", thrower);
+        });
+        ADD_FAILURE() << "nothing was thrown";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.what(), fmt::format("task {} failed", thrower));
       }
-      EXPECT_EQ(next, n);
+      EXPECT_EQ(calls, std::vector<int>(8, 1));
+      EXPECT_NO_THROW(pool.run(tasks, [](size_t, uint32_t, int) {}));
     }
+    EXPECT_THROW(pool.run(tasks, [](size_t, uint32_t, int) { fail("all failed"); }), Error);
+    EXPECT_NO_THROW(pool.run(tasks, [](size_t, uint32_t, int) {}));
+  }
 }
 
 constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};

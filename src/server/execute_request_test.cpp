@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "base/error.h"
 #include "server/strict_json.h"
 
@@ -169,6 +171,39 @@ TEST(StrictJson, MessagesDoNotQuoteTheText) {
   } catch (const Error& error) {
     EXPECT_EQ(std::string(error.what()).find("secret"), std::string::npos) << error.what();
   }
+}
+
+// Whatever a body is turned into, it is read, or refused by an Error or by field errors.
+TEST(StrictJson, MutatedBodiesAreReadOrRefused) {
+  const std::string good = R"({"job_id":"é\u0041","prompt":"p\n","max_tokens":12,"temperature":0.5,"stop":["a","b"]})";
+  std::mt19937 random(11);
+  int read = 0;
+  for (int round = 0; round < 20000; ++round) {
+    std::string body = good;
+    for (size_t n = 1 + random() % 3; n > 0; --n) {
+      const size_t at = random() % body.size();
+      switch (random() % 4) {
+        case 0:
+          body[at] = static_cast<char>(random());
+          break;
+        case 1:
+          body.erase(at, 1 + random() % 4);
+          break;
+        case 2:
+          body.insert(at, 1, "{}[]\",:\\0e-"[random() % 12]);
+          break;
+        case 3:
+          body.insert(at, body.substr(random() % body.size(), 8));
+          break;
+      }
+      if (body.empty()) body.push_back(' ');
+    }
+    try {
+      read += std::holds_alternative<ExecuteRequest>(read_execute_request(parse_strict_json(body)));
+    } catch (const Error&) {
+    }
+  }
+  EXPECT_GT(read, 100) << "some mutations are harmless";
 }
 
 }  // namespace

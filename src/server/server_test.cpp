@@ -6,6 +6,7 @@
 #include <spdlog/sinks/ostream_sink.h>
 
 #include <atomic>
+#include <random>
 #include <sstream>
 #include <thread>
 
@@ -146,6 +147,32 @@ TEST_F(ServerTest, RefusalsHaveTheirStatusAndAJsonBody) {
   noise.send("\x16\x03\x01 what is this\r\n\r\n");
   EXPECT_EQ(noise.read_answer().status, 400);
   EXPECT_EQ(health()["status"], "healthy");
+}
+
+TEST_F(ServerTest, MutatedRequestsBreakNothing) {
+  options_.idle_timeout = options_.body_timeout = milliseconds(50);  // many of them wait for bytes that never come
+  start();
+  const std::string text = body("m", 3).dump();
+  const std::string good =
+      fmt::format("POST /execute HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+                  text.size(), text);
+  std::mt19937 random(5);
+  for (int round = 0; round < 300; ++round) {
+    std::string request = good;
+    for (int n = 0; n < 3; ++n) {
+      const size_t at = random() % request.size();
+      if (random() % 2 == 0) {
+        request[at] = static_cast<char>(random());
+      } else {
+        request.erase(at, 1 + random() % 8);
+      }
+    }
+    TestClient client(port_);
+    client.send(request);
+    if (random() % 2 == 0) client.read_head();
+  }
+  EXPECT_TRUE(soon([&] { return health()["running"] == 0; }));
+  EXPECT_EQ(execute_to_end(port_, body("after", 3))["tokens_out"], 3);
 }
 
 TEST_F(ServerTest, ABodyOfOneMebibyteIsRead) {

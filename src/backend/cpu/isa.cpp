@@ -4,6 +4,10 @@
 
 #include "base/error.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace llorch::cpu {
 namespace {
 
@@ -15,10 +19,20 @@ void add(std::vector<const Kernels*>& tables, const Kernels* table, bool runs) {
 
 #if defined(__x86_64__)
 
+namespace {
+
+// By CPUID: clang 14 does not know this feature by name.
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+}  // namespace
+
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> tables;
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   add(tables, avx512vnni_kernels(), avx512 && __builtin_cpu_supports("avx512vnni"));

@@ -57,11 +57,12 @@ TEST_F(Arithmetic, DotSumsInSegmentsByFma) {
 }
 
 TEST_F(Arithmetic, TreeSumAddsDistantLanesFirst) {
-  float partial[kLanes] = {};
-  partial[0] = 0x1p24f;
-  partial[16] = 1.0f;  // joins lane 0 at once: lost
-  partial[1] = partial[17] = 1.0f;
-  EXPECT_EQ(tree_sum(partial), 0x1p24f + 2);
+  float apart[kLanes] = {0x1p24f, 1.0f};
+  apart[17] = 1.0f;  // joins lane 1 first
+  EXPECT_EQ(tree_sum(apart), 0x1p24f + 2);
+  float alone[kLanes] = {0x1p24f};
+  alone[16] = alone[24] = 1.0f;  // each meets lane 0 alone, and is lost
+  EXPECT_EQ(tree_sum(alone), 0x1p24f);
   float ones[kLanes];
   std::fill(std::begin(ones), std::end(ones), 1.0f);
   EXPECT_EQ(tree_sum(ones), 32.0f);

@@ -47,6 +47,7 @@ WorkerProcess::WorkerProcess(const std::filesystem::path& llorch, const std::vec
   std::vector<std::string> words = {executable, "serve"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 

@@ -38,7 +38,7 @@ bool is_authorized(std::string_view authorization_header, std::string_view token
 
 boost::asio::ip::address check_bind_address(const std::string& host, std::string_view token) {
   boost::system::error_code error;
-  const auto address = boost::asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
+  auto address = boost::asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
   if (error) fail("--host: expected an IP address, got \"{}\"", host);
   if (!token.empty() && token.size() < kMinTokenBytes) {
     fail("LLORCH_API_TOKEN: expected {} characters or more, got {}", kMinTokenBytes, token.size());

@@ -69,8 +69,8 @@ StreamDecoder decoder_after(std::span<const int32_t> prompt, const std::shared_p
   return {tokenizer, true};
 }
 
-EventStream::EventStream(const ServedModel& model, std::shared_ptr<const Tokenizer> tokenizer, const PreparedJob& job,
-                         std::chrono::milliseconds metrics_interval)
+EventStream::EventStream(const ServedModel& model, const std::shared_ptr<const Tokenizer>& tokenizer,
+                         const PreparedJob& job, std::chrono::milliseconds metrics_interval)
     : model_(model),
       job_id_(job.request.job_id),
       max_tokens_(job.request.max_tokens),

@@ -33,7 +33,7 @@ class EventStream {
  public:
   using Clock = std::chrono::steady_clock;
 
-  EventStream(const ServedModel& model, std::shared_ptr<const Tokenizer> tokenizer, const PreparedJob& job,
+  EventStream(const ServedModel& model, const std::shared_ptr<const Tokenizer>& tokenizer, const PreparedJob& job,
               std::chrono::milliseconds metrics_interval);
 
   // Appends the frames of an event that was read at `now`.

@@ -13,9 +13,10 @@ namespace {
 inline constexpr int kSegment = 256;  // K is summed in segments of this many elements
 inline constexpr int kSegmentBlocks = kSegment / kQuantBlock;
 
-// How far ahead quantized codes are asked for when one row decodes: a block's arithmetic fills the reorder window
-// before enough loads are in flight. (Float weights need none: the hardware's prefetchers do better alone.)
-inline constexpr int kPrefetchBytes = 1024;
+// How far ahead weights are asked for when one row decodes. On a Zen 4 machine two streams of floats need no help and
+// lose nothing by it; on a Sapphire Rapids machine they reached half of what a prefetching loop reads. A quantized
+// block's arithmetic fills the reorder window before enough loads are in flight, so those need it everywhere.
+inline constexpr int kPrefetchBytes = 2048;
 
 // y = total (+ bias) (+ y) for one group of 16 outputs of one row.
 template <typename L>
@@ -78,7 +79,9 @@ void float_tile(const LinearArgs& a, int group, int row) {
       F weight[kGroups];
 #pragma GCC unroll 16
       for (int g = 0; g < kGroups; ++g) {
-        weight[g] = Widen::load(w[g] + static_cast<size_t>(k) * kGroup);
+        const Element* p = w[g] + static_cast<size_t>(k) * kGroup;
+        weight[g] = Widen::load(p);
+        if constexpr (kRows == 1) L::prefetch(reinterpret_cast<const std::byte*>(p) + kPrefetchBytes);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {

@@ -13,6 +13,9 @@ uint32_t require_u32(const GgufMetadata& metadata, const std::string& key) {
 
 RopeScaling read_rope_scaling(const GgufMetadata& metadata, const std::string& prefix) {
   RopeScaling s;
+  if (metadata.contains(prefix + "scale_linear"))
+    fail("{}: {}scale_linear: this old form is not supported, expected {}scaling.type and .factor",
+         metadata.file().string(), prefix, prefix);
   const std::string_view kind = metadata.str(prefix + "scaling.type").value_or("none");
   if (kind == "none") return s;
   s.factor = metadata.require_f64(prefix + "scaling.factor");

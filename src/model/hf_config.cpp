@@ -98,6 +98,8 @@ RopeScaling read_rope_scaling(const json& object, const std::string& where) {
     s.beta_fast = fields.number("beta_fast", s.beta_fast);
     s.beta_slow = fields.number("beta_slow", s.beta_slow);
     s.attention_factor = fields.number("attention_factor", 0.0);
+    for (const char* key : {"mscale", "mscale_all_dim", "truncate"})
+      if (fields.find(key) != nullptr) fail("{}: {}: this refinement of yarn is not supported", where, key);
   } else {
     fail("{}: rope_type: expected default, linear, llama3 or yarn, got \"{}\"", where, kind);
   }

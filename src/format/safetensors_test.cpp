@@ -165,6 +165,27 @@ TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
   }
 }
 
+TEST(SafetensorsWriter, PiecesInAnyOrderGiveTheSameFileAndNoReaderTakesItBeforeItsEnd) {
+  const TempDirectory directory;
+  const auto path = directory.path() / "pieces", whole_path = directory.path() / "whole";
+  std::vector<std::byte> data(24 + 6);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i);
+  const std::span<const std::byte> all(data);
+  const std::vector<Tensor> tensors = {{"half", DType::kF16, {3}, all.last(6)},
+                                       {"t", DType::kF32, {3, 2}, all.first(24)}};
+  const std::map<std::string, std::string> metadata = {{"k", "v"}};
+  SafetensorsWriter writer(path, tensors, metadata);
+  writer.write(1, 8, all.subspan(8, 16));
+  writer.write(0, 0, all.last(6));
+  EXPECT_THROW(writer.finish(), BugError);
+  EXPECT_THROW(writer.write(1, 20, all.first(8)), BugError);
+  writer.write(1, 0, all.first(8));
+  EXPECT_THAT(error_of_file(read_text(path)), HasSubstr("header"));
+  writer.finish();
+  write_safetensors(whole_path, tensors, metadata);
+  EXPECT_EQ(read_text(path), read_text(whole_path));
+}
+
 TEST(SafetensorsWriter, RefusesWhatTheFormatDoesNotHold) {
   const TempDirectory directory;
   const auto path = directory.path() / "out";

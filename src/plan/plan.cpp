@@ -58,12 +58,14 @@ struct OpText {
 
 }  // namespace
 
+std::string to_text(const Plan& plan, const Step& step) { return std::visit(OpText{plan}, step.op); }
+
 std::string to_text(const Plan& plan) {
   std::string text = fmt::format(
       "{} layers, {} heads of {} on {} KV heads, vocabulary {}, context {}; slots are f32 [rows, width]\n",
       plan.n_layers, plan.heads.n_heads, plan.heads.head_dim, plan.heads.n_kv_heads, plan.vocab, plan.context());
   for (const Step& step : plan.steps)
-    text += fmt::format("{:<24} {:<12} {}\n", step.name, verb(step.op), std::visit(OpText{plan}, step.op));
+    text += fmt::format("{:<24} {:<12} {}\n", step.name, verb(step.op), to_text(plan, step));
   return text;
 }
 

@@ -70,4 +70,7 @@ void validate(const Plan& plan);
 // One line a step: address, verb, shapes, dtypes.
 std::string to_text(const Plan& plan);
 
+// What a step reads and writes: "residual[288] += attn[288] x layers.0.attn_output.weight f16 [288, 288]".
+std::string to_text(const Plan& plan, const Step& step);
+
 }  // namespace llorch

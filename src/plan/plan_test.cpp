@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "plan/builder.h"
+#include "plan/hash.h"
 
 namespace llorch {
 namespace {
@@ -57,6 +58,22 @@ TEST(Plan, ValidPlanPrintsOneLineAStep) {
   EXPECT_EQ(plan.weights.size(), 4u);  // the tied embedding is one weight
   EXPECT_EQ(plan.find_step("rope"), 3);
   EXPECT_EQ(plan.find_step("none"), -1);
+}
+
+TEST(Plan, HashIsThatOfWhatDecidesAResult) {
+  const Plan plan = Parts{}.build();
+  const uint64_t hash = plan_hash(plan);
+  EXPECT_EQ(plan_hash(plan), hash);
+  Plan other = plan;
+  other.rope.context += 1;  // the same first positions
+  EXPECT_EQ(plan_hash(other), hash);
+  other = plan;
+  other.rope.sin.at(1) += 1e-6f;
+  EXPECT_NE(plan_hash(other), hash);
+  other = plan;
+  for (Step& step : other.steps)
+    if (auto* norm = std::get_if<RmsNorm>(&step.op)) norm->eps *= 1.0001f;
+  EXPECT_NE(plan_hash(other), hash);
 }
 
 TEST(Plan, ErrorsNameStepExpectedAndGot) {

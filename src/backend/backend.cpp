@@ -7,6 +7,55 @@ StepError::StepError(StepFailure failure)
                         failure.cause)),
       failure_(std::move(failure)) {}
 
+namespace {
+
+// "x f32 [5, 2048] -> qkv f32 [5, 2560], weights f16 [2048, 2048] ..."
+std::string step_shapes(const Plan& plan, const Op& op, uint32_t rows) {
+  const auto slot = [&](SlotId id) {
+    return fmt::format("{} f32 [{}, {}]", plan.slot(id).name, rows, plan.slot(id).width);
+  };
+  std::string text;
+  if (const auto in = input_slot(op)) text = slot(*in) + " -> ";
+  text += slot(output_slot(op));
+  if (const auto* linear = std::get_if<Linear>(&op))
+    for (const WeightId id : linear->weights) {
+      const Weight& w = plan.weight(id);
+      text += fmt::format(", {} {} {}", w.name, to_string(w.dtype), shape_string(w.shape));
+    }
+  return text;
+}
+
+// Of the first weight that a step reads.
+std::string step_dtype(const Plan& plan, const Op& op) {
+  const auto name = [&](WeightId id) { return std::string(to_string(plan.weight(id).dtype)); };
+  if (const auto* embed = std::get_if<Embed>(&op)) return name(embed->table);
+  if (const auto* norm = std::get_if<RmsNorm>(&op)) return name(norm->weight);
+  if (const auto* linear = std::get_if<Linear>(&op)) return name(linear->weights.front());
+  return "f32";
+}
+
+}  // namespace
+
+StepFailure describe_step(const Plan& plan, size_t step, uint32_t rows, const std::string& device) {
+  const Step& s = plan.steps[step];
+  return {s.name, std::string(verb(s.op)), step_shapes(plan, s.op, rows), device, {}, step_dtype(plan, s.op)};
+}
+
+void rethrow_as_step_error(const Plan& plan, size_t step, uint32_t rows, const std::string& device) {
+  std::string cause = "an exception of unknown type";
+  try {
+    throw;
+  } catch (const StepError&) {
+    throw;
+  } catch (const std::exception& error) {
+    cause = error.what();
+  } catch (...) {
+  }
+  StepFailure failure = describe_step(plan, step, rows, device);
+  failure.cause = cause;
+  throw StepError(std::move(failure));
+}
+
 void check_kv(const KvShape& kv) {
   const uint32_t size = kv.page_size;
   if (size < 16 || size > KvShape::kMaxPageSize || (size & (size - 1)) != 0)

@@ -60,14 +60,16 @@ class PlacedWeights {
  public:
   virtual ~PlacedWeights() = default;
   virtual size_t bytes() const = 0;
+
+  // One row of a weight as it lies on the device, dequantized: out [columns]. A vector is row 0. For diagnosis: slow.
+  virtual void read_row(WeightId id, int64_t row, float* out) const = 0;
 };
 
 struct CompileOptions {
   KvShape kv;
-  uint32_t max_rows = 512;        // of one batch
-  uint32_t max_logit_rows = 64;   // of one batch
-  std::vector<std::string> taps;  // names of steps whose output is kept by run()
-  bool poison = false;            // tests: NaN in activations and KV pages, sentinels around slots, checked by run()
+  uint32_t max_rows = 512;       // of one batch
+  uint32_t max_logit_rows = 64;  // of one batch
+  bool poison = false;           // tests: NaN in activations and KV pages, sentinels around slots, checked by run()
 };
 
 // Throws BugError naming the first inconsistency (a page out of range, a position beyond the context, a token beyond
@@ -77,15 +79,18 @@ void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& opt
 struct BackendInfo {
   std::string name;    // "cpu", "reference", ...
   std::string device;  // "AMD EPYC 9654 (avx512vnni, 2 threads)"
-  size_t memory_bytes = 0;
 };
 
 // Where a step failed: its address, shapes and device, then the cause.
 struct StepFailure {
   std::string step, verb, shapes, device, cause;
+  std::string dtype = "f32";  // of the weights that it reads; f32 if it reads none
 };
 
-// A failure inside Program::run(). what() carries all of the failure's fields.
+// All of it but the cause. rows: of the batch, at this step.
+StepFailure describe_step(const Plan& plan, size_t step, uint32_t rows, const std::string& device);
+
+// A failure inside a Program's step. what() carries all of the failure's fields.
 class StepError : public Error {
  public:
   explicit StepError(StepFailure failure);
@@ -95,20 +100,35 @@ class StepError : public Error {
   StepFailure failure_;
 };
 
+// For backends, inside a catch block: throws the exception that is being handled as a StepError of this step (a
+// StepError as it is). rows: of the batch, at this step.
+[[noreturn]] void rethrow_as_step_error(const Plan& plan, size_t step, uint32_t rows, const std::string& device);
+
+// Steps of a plan, by index: which ones a trace shows.
+using StepSet = std::vector<bool>;
+
+// Sees the output of a step: [rows, width], or [logit rows, width] after GatherRows; valid during the call. Called in
+// plan order, one call at a time, on any thread.
+using StepVisitor = std::function<void(size_t step, std::span<const float> output)>;
+
 // A compiled plan with its KV memory and activations. Not thread-safe: one caller at a time.
 class Program {
  public:
   virtual ~Program() = default;
 
-  // Runs every step for every row. Returns logits [batch.logit_rows, vocab], valid until the next run.
+  // Runs every step for every row. Returns logits [batch.logit_rows, vocab], valid until the next run. Throws StepError
+  // when a step fails.
   virtual std::span<const float> run(const Batch& batch) = 0;
 
-  // Output of a tapped step in the last run: [rows, width], or [logit rows, width] after GatherRows.
-  virtual std::span<const float> tap(std::string_view step) const = 0;
+  // run(), with the outputs of some steps shown as they are made; a step without rows is not shown. Gives the bits of
+  // run(), but fuses no step into its neighbour whose output is asked for. Running the last batch again, this way or
+  // the other, is harmless: it appends the same keys and values at the same positions.
+  virtual std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) = 0;
 
   // Bytes of KV pages and activations.
   virtual size_t bytes() const = 0;
 
+  virtual const PlacedWeights& weights() const = 0;
   virtual const Plan& plan() const = 0;
   virtual const CompileOptions& options() const = 0;
 };

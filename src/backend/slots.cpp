@@ -58,38 +58,4 @@ void Slots::check_guards() const {
   }
 }
 
-Taps::Taps(const Plan& plan, const std::vector<std::string>& names) : index_(plan.steps.size(), -1) {
-  for (const std::string& name : names) {
-    const int step = plan.find_step(name);
-    if (step < 0) fail("tap {}: the plan has no step of this name", name);
-    index_[static_cast<size_t>(step)] = static_cast<int>(copies_.size());
-    copies_.push_back({name, {}});
-  }
-}
-
-void Taps::record(size_t step, std::span<const float> output) {
-  copies_[static_cast<size_t>(index_[step])].values.assign(output.begin(), output.end());
-}
-
-std::span<const float> Taps::find(std::string_view name) const {
-  for (const Copy& copy : copies_)
-    if (copy.name == name) return copy.values;
-  fail("step {} is not tapped", name);
-}
-
-std::string step_shapes(const Plan& plan, const Op& op, uint32_t rows) {
-  const auto slot = [&](SlotId id) {
-    return fmt::format("{} f32 [{}, {}]", plan.slot(id).name, rows, plan.slot(id).width);
-  };
-  std::string text;
-  if (const auto in = input_slot(op)) text = slot(*in) + " -> ";
-  text += slot(output_slot(op));
-  if (const auto* linear = std::get_if<Linear>(&op))
-    for (const WeightId id : linear->weights) {
-      const Weight& w = plan.weight(id);
-      text += fmt::format(", {} {} {}", w.name, to_string(w.dtype), shape_string(w.shape));
-    }
-  return text;
-}
-
 }  // namespace llorch

@@ -44,27 +44,4 @@ class Slots {
 // True for each step of the plan that sees only the rows that want logits.
 std::vector<bool> gathered_steps(const Plan& plan);
 
-// Copies of the outputs of tapped steps.
-class Taps {
- public:
-  // Throws Error naming the tap if the plan has no such step.
-  Taps(const Plan& plan, const std::vector<std::string>& names);
-
-  bool wants(size_t step) const { return index_[step] >= 0; }
-  bool empty() const { return copies_.empty(); }
-  void record(size_t step, std::span<const float> output);
-  std::span<const float> find(std::string_view name) const;
-
- private:
-  struct Copy {
-    std::string name;
-    std::vector<float> values;
-  };
-  std::vector<int> index_;  // [steps], into copies_, or -1
-  std::vector<Copy> copies_;
-};
-
-// "x f32 [5, 2048] -> qkv f32 [5, 2560], weights f16 [2048, 2048] ..." for error messages.
-std::string step_shapes(const Plan& plan, const Op& op, uint32_t rows);
-
 }  // namespace llorch

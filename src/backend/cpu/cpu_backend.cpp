@@ -40,7 +40,7 @@ class CpuBackend final : public Backend {
         pool_(std::make_shared<cpu::ThreadPool>(options.threads > 0 ? options.threads : usable_processors())) {}
 
   BackendInfo info() const override {
-    return {"cpu", fmt::format("{} ({}, {} threads)", cpu::cpu_name(), kernels_.name, pool_->size()), 0};
+    return {"cpu", fmt::format("{} ({}, {} threads)", cpu::cpu_name(), kernels_.name, pool_->size())};
   }
 
   Roof measure_roof() override { return cpu::measure_roof(*pool_, kernels_); }
@@ -54,7 +54,7 @@ class CpuBackend final : public Backend {
     check_kv(options.kv);
     auto own = std::dynamic_pointer_cast<const cpu::CpuWeights>(weights);
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
-    return std::make_unique<cpu::CpuProgram>(plan, std::move(own), options, pool_, kernels_);
+    return std::make_unique<cpu::CpuProgram>(plan, std::move(own), options, pool_, kernels_, info().device);
   }
 
  private:

@@ -181,7 +181,7 @@ WeightSource small_weights() {
           .close = [](const Tensor&) {}};
 }
 
-CompileOptions small_options() { return {.kv = {.n_pages = 4, .page_size = 16}, .max_rows = 8, .taps = {}}; }
+CompileOptions small_options() { return {.kv = {.n_pages = 4, .page_size = 16}, .max_rows = 8}; }
 
 // One row of one sequence whose positions before it are in page 0.
 Batch one_row(int32_t token, uint32_t position) { return {{token}, {{0, 1, position, 0, 1}}, {0}, {0}}; }
@@ -212,13 +212,42 @@ TEST(CpuBackend, NamesWhatItRunsOn) {
   EXPECT_THAT(make_cpu_backend({1, ""})->info().device, HasSubstr("(" + names.front() + ", "));
 }
 
+// What a visitor throws is its own business: it is not reported as the failure of a step.
+TEST(CpuBackend, AVisitorsExceptionComesThrough) {
+  {
+    const auto backend = make_cpu_backend({2, ""});
+    const Plan plan = small_plan();
+    const auto program = backend->compile(plan, backend->place(plan, small_weights()), small_options());
+    const auto stop = [](size_t, std::span<const float>) { throw std::range_error("enough"); };
+    EXPECT_EQ(what_of<std::range_error>([&] { program->trace(one_row(1, 0), StepSet(plan.steps.size(), true), stop); }),
+              "enough");
+    EXPECT_EQ(run(*program, one_row(1, 0)).size(), plan.vocab);  // it goes on
+  }
+}
+
+TEST(CpuBackend, PlacedWeightsReadBackDequantized) {
+  const auto backend = make_cpu_backend({2, ""});
+  const Plan plan = small_plan();
+  const WeightSource source = small_weights();
+  const auto weights = backend->place(plan, source);
+  for (size_t i = 0; i < plan.weights.size(); ++i) {
+    const Tensor tensor = source.open(plan.weights[i]);
+    std::vector<float> want(static_cast<size_t>(tensor.cols())), got(want.size());
+    for (int64_t row = 0; row < tensor.rows(); ++row) {
+      read_row(tensor, row, want.data());
+      weights->read_row(WeightId(i), row, got.data());
+      EXPECT_EQ(got, want) << plan.weights[i].name << " row " << row;
+    }
+  }
+}
+
 TEST(CpuBackend, RefusesAnUnknownInstructionSetWithTheList) {
   const std::string what = what_of<Error>([] { make_cpu_backend({1, "sse9"}); });
   EXPECT_THAT(what, HasSubstr("\"sse9\""));
   for (const std::string& isa : cpu_isa_names()) EXPECT_THAT(what, HasSubstr(isa));
 }
 
-TEST(CpuBackend, RefusesOtherKvMemoryAndUnknownTaps) {
+TEST(CpuBackend, RefusesOtherKvMemory) {
   const auto backend = make_cpu_backend({1, ""});
   const Plan plan = small_plan();
   const auto weights = backend->place(plan, small_weights());
@@ -233,7 +262,6 @@ TEST(CpuBackend, RefusesOtherKvMemoryAndUnknownTaps) {
   for (const DType dtype : {DType::kBF16, DType::kQ8_0})
     EXPECT_EQ(refusal([&](CompileOptions& o) { o.kv.dtype = dtype; }),
               fmt::format("KV dtype: expected f16 or f32, got {}", to_string(dtype)));
-  EXPECT_EQ(refusal([](CompileOptions& o) { o.taps = {"nowhere"}; }), "tap nowhere: the plan has no step of this name");
 }
 
 TEST(CpuBackend, RefusesWeightsThatAreNotThePlans) {
@@ -255,6 +283,7 @@ TEST(CpuBackend, RefusesWeightsThatAreNotThePlans) {
 
   class Foreign final : public PlacedWeights {
     size_t bytes() const override { return 0; }
+    void read_row(WeightId, int64_t, float*) const override {}
   };
   EXPECT_THAT(what_of<BugError>([&] { backend->compile(plan, std::make_shared<Foreign>(), small_options()); }),
               HasSubstr("weights were placed by another backend"));

@@ -126,7 +126,11 @@ struct Avx2Lanes {
 
   // acc + the two int16 products of each lane.
   static I dot_pairs(I acc, I x, I y) {
-    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+    I sum = {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
+             _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+    // GCC would make all products of an unrolled block before it adds them: ten times as many values as registers.
+    asm("" : "+x"(sum.a), "+x"(sum.b));
+    return sum;
   }
 
   static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

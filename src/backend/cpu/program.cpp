@@ -11,10 +11,12 @@ constexpr uint32_t kPrivateRows = 1;
 // Rows that one task of a row-wise step takes.
 constexpr uint32_t kRowsPerTask = 4;
 
-// A Linear's tasks. Few rows: the weights stream from memory, and small tasks end a stage evenly (the last one makes
-// the other threads wait), but each is worth its taking (32 KB: some 3 us). Many rows: larger, as neighbours share a
+// A Linear's tasks. Few rows: the weights stream from memory. A run of them begins slowly (what is asked for ahead of
+// its end belongs to another thread), so long runs read faster; but the last one makes the other threads wait, so each
+// thread has several, and none is too small to be worth its taking (16 KB: some 2 us). Many rows: neighbours share a
 // cache.
-constexpr size_t kBytesPerTask = 32 << 10;
+constexpr size_t kMinBytesPerTask = 16 << 10, kMaxBytesPerTask = 96 << 10;
+constexpr size_t kTasksPerThread = 12, kTasksPerThreadOfManyRows = 8;
 constexpr uint32_t kManyRows = 8;
 
 uint32_t divide_up(uint32_t n, uint32_t by) { return (n + by - 1) / by; }
@@ -22,17 +24,19 @@ uint32_t divide_up(uint32_t n, uint32_t by) { return (n + by - 1) / by; }
 }  // namespace
 
 CpuProgram::CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weights, const CompileOptions& options,
-                       std::shared_ptr<ThreadPool> pool, const Kernels& kernels)
+                       std::shared_ptr<ThreadPool> pool, const Kernels& kernels, std::string device)
     : plan_(plan),
       options_(options),
       weights_(std::move(weights)),
       pool_(std::move(pool)),
       kernels_(kernels),
       slots_(plan_, options_),
-      taps_(plan_, options_.taps),
-      kv_(plan_, options_.kv) {
+      kv_(plan_, options_.kv),
+      device_(std::move(device)),
+      stages_(make_stages(StepSet(plan_.steps.size()))) {
   if (options_.poison) kv_.poison();
-  make_stages();
+  for (const Step& step : plan_.steps)
+    if (const auto* linear = std::get_if<Linear>(&step.op)) widest_ = std::max(widest_, width(linear->x));
   const auto packed_bytes = [&](uint32_t rows) { return size_t{rows} * widest_ * sizeof(float) * 2; };
   packed_ = Buffer(packed_bytes(packed_capacity()));
   for (int t = 0; t < pool_->size(); ++t)
@@ -40,8 +44,9 @@ CpuProgram::CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weigh
                         std::vector<float>(size_t{kMaxQueries} * plan_.heads.head_dim)});
 }
 
-// A RmsNorm or GatedAct joins the Linear behind it when that alone reads its output and nobody taps it.
-void CpuProgram::make_stages() {
+// A RmsNorm or GatedAct joins the Linear behind it when that alone reads its output and it is not shown.
+std::vector<CpuProgram::Stage> CpuProgram::make_stages(const StepSet& shown) const {
+  std::vector<Stage> stages;
   const std::vector<Step>& steps = plan_.steps;
   const std::vector<bool> gathered = gathered_steps(plan_);
   const auto reads_later = [&](size_t from, SlotId slot) {
@@ -54,25 +59,25 @@ void CpuProgram::make_stages() {
   for (size_t i = 0; i < steps.size(); ++i) {
     const Op* prepare = nullptr;
     const bool joins = std::holds_alternative<RmsNorm>(steps[i].op) || std::holds_alternative<GatedAct>(steps[i].op);
-    if (joins && i + 1 < steps.size() && !taps_.wants(i)) {
+    if (joins && i + 1 < steps.size() && !shown[i]) {
       const auto* next = std::get_if<Linear>(&steps[i + 1].op);
       const SlotId out = output_slot(steps[i].op);
       // The Linear must not overwrite what feeds it: threads read that at different times.
       const bool fits = next != nullptr && next->x == out && next->y != *input_slot(steps[i].op);
       if (fits && !reads_later(i + 2, out)) prepare = &steps[i++].op;
     }
-    if (const auto* linear = std::get_if<Linear>(&steps[i].op)) {
-      widest_ = std::max(widest_, width(linear->x));
-      stages_.push_back({i, Phase::kPack, gathered[i], prepare});
-    }
-    stages_.push_back({i, Phase::kCompute, gathered[i], prepare});
-    if (taps_.wants(i)) stages_.push_back({i, Phase::kTap, gathered[i], nullptr});
+    if (std::holds_alternative<Linear>(steps[i].op)) stages.push_back({i, Phase::kPack, gathered[i], prepare});
+    stages.push_back({i, Phase::kCompute, gathered[i], prepare});
+    if (shown[i]) stages.push_back({i, Phase::kShow, gathered[i], nullptr});
   }
+  return stages;
 }
 
-std::span<const float> CpuProgram::run(const Batch& batch) {
+std::span<const float> CpuProgram::walk(const Batch& batch, const std::vector<Stage>& stages,
+                                        const StepVisitor& visit) {
   check_batch(batch, plan_, options_);
   batch_ = &batch;
+  visit_ = &visit;
   n_rows_ = batch.rows();
   n_logit_rows_ = static_cast<uint32_t>(batch.logit_rows.size());
   positions_.clear();
@@ -86,9 +91,16 @@ std::span<const float> CpuProgram::run(const Batch& batch) {
   make_tiles();
   make_attention_tasks();
   task_counts_.clear();
-  for (const Stage& stage : stages_) task_counts_.push_back(count_tasks(stage));
+  for (const Stage& stage : stages) task_counts_.push_back(count_tasks(stage));
   for (Scratch& scratch : scratch_) scratch.packed_stage = 0;
-  pool_->run(task_counts_, [this](size_t stage, uint32_t task, int thread) { run_task(stage, task, thread); });
+  pool_->run(task_counts_, [&](size_t index, uint32_t task, int thread) {
+    if (stages[index].phase == Phase::kShow) return show(stages[index]);  // what a visitor throws is no step's failure
+    try {
+      run_task(stages[index], index, task, thread);
+    } catch (...) {
+      rethrow_as_step_error(plan_, stages[index].step, rows_of(stages[index]), device_);
+    }
+  });
   if (options_.poison) slots_.check_guards();
   const SlotId logits = plan_.logits();
   return {slots_.data(logits), size_t{n_logit_rows_} * width(logits)};
@@ -100,7 +112,7 @@ uint32_t CpuProgram::count_tasks(const Stage& stage) const {
   const uint32_t rows = rows_of(stage);
   if (rows == 0) return 0;
   switch (stage.phase) {
-    case Phase::kTap:
+    case Phase::kShow:
       return 1;
     case Phase::kPack:
       // The tiles of one arithmetic; where stacked weights need both, a task packs a tile of each.
@@ -115,14 +127,15 @@ uint32_t CpuProgram::count_tasks(const Stage& stage) const {
   return 0;
 }
 
-void CpuProgram::run_task(size_t index, uint32_t task, int thread) {
-  const Stage& stage = stages_[index];
+void CpuProgram::show(const Stage& stage) {
+  const SlotId out = output_slot(plan_.steps[stage.step].op);
+  (*visit_)(stage.step, {slots_.data(out), size_t{rows_of(stage)} * width(out)});
+}
+
+// index: of the stage, in the list that is walked.
+void CpuProgram::run_task(const Stage& stage, size_t index, uint32_t task, int thread) {
   const Op& op = plan_.steps[stage.step].op;
   Scratch& scratch = scratch_[static_cast<size_t>(thread)];
-  if (stage.phase == Phase::kTap) {
-    const SlotId out = output_slot(op);
-    return taps_.record(stage.step, {slots_.data(out), size_t{rows_of(stage)} * width(out)});
-  }
   if (const auto* linear = std::get_if<Linear>(&op)) {
     const bool is_private = packs_privately(stage);
     if (stage.phase == Phase::kPack || (is_private && scratch.packed_stage != index)) {
@@ -283,10 +296,11 @@ uint32_t CpuProgram::count_groups(const Linear& op) const {
 // An even number, as the kernels take two groups at once.
 uint32_t CpuProgram::groups_per_task(const Linear& op, uint32_t rows) const {
   const size_t group_bytes = weights_->matrix(op.weights[0]).view().data_stride;
-  const auto worth = static_cast<uint32_t>((kBytesPerTask + group_bytes - 1) / group_bytes);
-  const uint32_t tasks_per_thread = rows > kManyRows ? 8 : 32;
-  const uint32_t fair = count_groups(op) / (tasks_per_thread * static_cast<uint32_t>(pool_->size()));
-  return divide_up(std::max(worth, fair), 2) * 2;
+  const size_t n_groups = count_groups(op), n_threads = static_cast<size_t>(pool_->size());
+  const size_t share = n_groups * group_bytes / n_threads;  // of one thread
+  const size_t bytes = rows > kManyRows ? std::max(share / kTasksPerThreadOfManyRows, kMaxBytesPerTask)
+                                        : std::clamp(share / kTasksPerThread, kMinBytesPerTask, kMaxBytesPerTask);
+  return std::max(1u, divide_up(static_cast<uint32_t>(bytes / group_bytes), 2)) * 2;
 }
 
 void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,

@@ -22,6 +22,7 @@ class CpuWeights final : public PlacedWeights {
   CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool& pool);
 
   size_t bytes() const override;
+  void read_row(WeightId id, int64_t row, float* out) const override;
   const InterleavedMatrix& matrix(WeightId id) const { return *matrices_[static_cast<size_t>(id)]; }
   const float* vector(WeightId id) const { return vectors_[static_cast<size_t>(id)].data(); }
 
@@ -33,17 +34,21 @@ class CpuWeights final : public PlacedWeights {
 class CpuProgram final : public Program {
  public:
   CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weights, const CompileOptions& options,
-             std::shared_ptr<ThreadPool> pool, const Kernels& kernels);
+             std::shared_ptr<ThreadPool> pool, const Kernels& kernels, std::string device);
 
-  std::span<const float> run(const Batch& batch) override;
-  std::span<const float> tap(std::string_view step) const override { return taps_.find(step); }
+  std::span<const float> run(const Batch& batch) override { return walk(batch, stages_, {}); }
+  std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override {
+    return walk(batch, make_stages(steps), visit);
+  }
   size_t bytes() const override { return slots_.bytes() + kv_.bytes(); }
   const Plan& plan() const override { return plan_; }
   const CompileOptions& options() const override { return options_; }
+  const PlacedWeights& weights() const override { return *weights_; }
 
  private:
-  // kPack: rows into the form that a Linear's kernels read. kCompute: the step itself. kTap: a copy of its output.
-  enum class Phase : uint8_t { kPack, kCompute, kTap };
+  // kPack: rows into the form that a Linear's kernels read. kCompute: the step itself. kShow: its output to the
+  // visitor of a trace.
+  enum class Phase : uint8_t { kPack, kCompute, kShow };
   struct Stage {
     size_t step;
     Phase phase = Phase::kCompute;
@@ -65,11 +70,13 @@ class CpuProgram final : public Program {
     size_t packed_stage = 0;       // the stage of this run whose input `packed` holds; stage 0 packs nothing
   };
 
-  void make_stages();
+  std::vector<Stage> make_stages(const StepSet& shown) const;
+  std::span<const float> walk(const Batch& batch, const std::vector<Stage>& stages, const StepVisitor& visit);
   void make_attention_tasks();
   void make_tiles();
   uint32_t count_tasks(const Stage& stage) const;
-  void run_task(size_t stage, uint32_t task, int thread);
+  void show(const Stage& stage);
+  void run_task(const Stage& stage, size_t index, uint32_t task, int thread);
 
   // One overload for each verb: one task of its stage.
   void step(const Stage& stage, const Embed& op, uint32_t task, int thread);
@@ -101,15 +108,16 @@ class CpuProgram final : public Program {
   const std::shared_ptr<ThreadPool> pool_;  // shared with the backend and its other programs
   const Kernels& kernels_;
   Slots slots_;
-  Taps taps_;
   KvCache kv_;
-  std::vector<Stage> stages_;
-  uint32_t widest_ = 0;  // widest input of a Linear
-  Buffer packed_;        // packed rows that all threads share
+  const std::string device_;         // for messages
+  const std::vector<Stage> stages_;  // of run()
+  uint32_t widest_ = 0;              // widest input of a Linear
+  Buffer packed_;                    // packed rows that all threads share
   std::vector<Scratch> scratch_;
 
   // Of the current run.
   const Batch* batch_ = nullptr;
+  const StepVisitor* visit_ = nullptr;
   uint32_t n_rows_ = 0, n_logit_rows_ = 0;
   std::vector<uint32_t> task_counts_;  // [stages]
   std::vector<uint32_t> positions_;    // [rows]

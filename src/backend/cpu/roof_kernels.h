@@ -33,9 +33,11 @@ template <typename L>
 double fma_loop(long iterations) {
   using F = typename L::F;
   constexpr int kSums = L::kFloatTile * L::kFloatGroups;
+  float start[kSums + kGroup];  // every lane begins elsewhere: equal lanes would be computed once for both
+  for (int i = 0; i < kSums + kGroup; ++i) start[i] = static_cast<float>(i);
   F sum[kSums];
 #pragma GCC unroll 32
-  for (int i = 0; i < kSums; ++i) sum[i] = L::set1(static_cast<float>(i));
+  for (int i = 0; i < kSums; ++i) sum[i] = L::load(start + i);
   F a = L::set1(0.9999f), b = L::set1(1e-4f);
   for (long n = 0; n < iterations; ++n) {
 #pragma GCC unroll 32

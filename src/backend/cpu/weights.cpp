@@ -15,7 +15,7 @@ CpuWeights::CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool&
     vectors_.emplace_back();
     if (weight.shape.size() == 1) {
       vectors_.back().resize(static_cast<size_t>(in.cols()));
-      read_row(in, 0, vectors_.back().data());
+      llorch::read_row(in, 0, vectors_.back().data());
     } else {
       matrices_.back() = std::make_unique<InterleavedMatrix>(weight.dtype, weight.shape[0], weight.shape[1]);
       InterleavedMatrix& matrix = *matrices_.back();
@@ -35,6 +35,14 @@ size_t CpuWeights::bytes() const {
   for (const auto& matrix : matrices_) total += matrix ? matrix->bytes() : 0;
   for (const auto& vector : vectors_) total += vector.size() * sizeof(float);
   return total;
+}
+
+void CpuWeights::read_row(WeightId id, int64_t row, float* out) const {
+  const auto index = static_cast<size_t>(id);
+  if (matrices_[index])
+    matrices_[index]->read_row(row, 1.0f, out);
+  else
+    std::copy(vectors_[index].begin(), vectors_[index].end(), out);
 }
 
 }  // namespace llorch::cpu

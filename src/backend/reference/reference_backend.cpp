@@ -10,6 +10,8 @@
 namespace llorch {
 namespace {
 
+constexpr const char* kDevice = "scalar float32, one thread";
+
 // The file's own bytes, copied.
 class ReferenceWeights final : public PlacedWeights {
  public:
@@ -32,10 +34,12 @@ class ReferenceWeights final : public PlacedWeights {
     for (const auto& b : bytes_) total += b.size();
     return total;
   }
+  void read_row(WeightId id, int64_t row, float* out) const override { llorch::read_row(tensor(id), row, out); }
+
   const Tensor& tensor(WeightId id) const { return tensors_[static_cast<size_t>(id)]; }
   std::vector<float> row(WeightId id, int64_t index) const {
     std::vector<float> values(static_cast<size_t>(tensor(id).cols()));
-    read_row(tensor(id), index, values.data());
+    read_row(id, index, values.data());
     return values;
   }
 
@@ -72,31 +76,32 @@ class KvCache {
 class ReferenceProgram final : public Program {
  public:
   ReferenceProgram(const Plan& plan, std::shared_ptr<const ReferenceWeights> weights, const CompileOptions& options)
-      : plan_(plan),
-        options_(options),
-        weights_(std::move(weights)),
-        slots_(plan_, options_),
-        taps_(plan_, options_.taps),
-        kv_(plan_, options_) {}
+      : plan_(plan), options_(options), weights_(std::move(weights)), slots_(plan_, options_), kv_(plan_, options_) {}
 
-  std::span<const float> run(const Batch& batch) override {
+  std::span<const float> run(const Batch& batch) override { return trace(batch, StepSet(plan_.steps.size()), {}); }
+
+  std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override {
     check_batch(batch, plan_, options_);
     batch_ = &batch;
     rows_ = batch.rows();
     if (options_.poison) slots_.poison();
     for (size_t i = 0; i < plan_.steps.size(); ++i) {
       const Op& op = plan_.steps[i].op;
-      std::visit(*this, op);
-      if (taps_.wants(i)) taps_.record(i, output(op));
+      try {
+        std::visit(*this, op);
+      } catch (...) {
+        rethrow_as_step_error(plan_, i, rows_, kDevice);
+      }
+      if (steps[i] && rows_ > 0) visit(i, output(op));
     }
     if (options_.poison) slots_.check_guards();
     return output(plan_.steps.back().op);
   }
 
-  std::span<const float> tap(std::string_view step) const override { return taps_.find(step); }
   size_t bytes() const override { return slots_.bytes() + kv_.bytes(); }
   const Plan& plan() const override { return plan_; }
   const CompileOptions& options() const override { return options_; }
+  const PlacedWeights& weights() const override { return *weights_; }
 
   void operator()(const Embed& op) {
     for (uint32_t r = 0; r < rows_; ++r) {
@@ -248,7 +253,6 @@ class ReferenceProgram final : public Program {
   const CompileOptions options_;
   std::shared_ptr<const ReferenceWeights> weights_;
   Slots slots_;
-  Taps taps_;
   KvCache kv_;
   const Batch* batch_ = nullptr;
   uint32_t rows_ = 0;
@@ -256,7 +260,7 @@ class ReferenceProgram final : public Program {
 
 class ReferenceBackend final : public Backend {
  public:
-  BackendInfo info() const override { return {"reference", "scalar float32, one thread", 0}; }
+  BackendInfo info() const override { return {"reference", kDevice}; }
   Roof measure_roof() override { return {}; }  // speed is not its purpose
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     return std::make_shared<ReferenceWeights>(plan, source);

@@ -20,5 +20,6 @@ void add_plan(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_story(CLI::App& app);
 void add_inference(CLI::App& app);
+void add_trace(CLI::App& app);
 
 }  // namespace llorch

@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   llorch::add_bench(app);
   llorch::add_story(app);
   llorch::add_inference(app);
+  llorch::add_trace(app);
   try {
     app.parse(argc, argv);
     return kOk;

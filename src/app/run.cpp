@@ -1,6 +1,5 @@
 // llorch run: one prompt, its continuation as it is sampled, and what that took.
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +9,7 @@
 #include "app/bench.h"
 #include "app/commands.h"
 #include "app/load.h"
+#include "engine/logits_hash.h"
 #include "engine/sampler.h"
 #include "server/event_stream.h"
 
@@ -59,17 +59,6 @@ class LoneSequence {
   Program& program_;
   std::vector<uint32_t> pages_;
   uint32_t position_ = 0;
-};
-
-// XXH3 over the logits of every step, in order: equal runs have equal hashes.
-class LogitsHash {
- public:
-  LogitsHash() { XXH3_64bits_reset(state_.get()); }
-  void add(std::span<const float> logits) { XXH3_64bits_update(state_.get(), logits.data(), logits.size_bytes()); }
-  uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
-
- private:
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_{XXH3_createState(), &XXH3_freeState};
 };
 
 struct RunResult {

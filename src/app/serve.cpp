@@ -75,6 +75,7 @@ void serve(ServeOptions options) {
   engine_options.max_running = options.load.max_sequences;
   engine_options.max_step_rows = loaded.program->options().max_rows;
   engine_options.max_prefill_rows = engine_options.max_step_rows;
+  engine_options.device = model.device;
   Engine engine(std::move(loaded.program), engine_options);
   warm_up(engine, model.backend, log);
 

@@ -6,6 +6,9 @@
 #include <future>
 #include <utility>
 
+#include "engine/fault_trace.h"
+#include "engine/tripwire.h"
+
 namespace llorch {
 namespace {
 
@@ -50,7 +53,8 @@ FailEvent shutting_down() { return failure("SHUTTING_DOWN", "The worker is shutt
 FinishEvent finish_event(const Sequence& sequence, FinishReason reason) {
   const Clock::time_point now = Clock::now();
   const Clock::time_point first = sequence.first_token_at.value_or(now);
-  return {reason, sequence.n_generated(), ms_between(sequence.started_at, first), ms_between(first, now)};
+  return {reason, sequence.n_generated(), ms_between(sequence.started_at, first), ms_between(first, now),
+          sequence.logits_hash.value()};
 }
 
 // The engine outlives a sink that breaks its promise; what such a sink misses is its own loss.
@@ -67,6 +71,8 @@ Engine::Engine(std::unique_ptr<Program> program, const EngineOptions& options)
     : program_(std::move(program)),
       context_(options.context == 0 ? program_->plan().context() : options.context),
       unhealthy_after_(options.unhealthy_after),
+      on_record_(options.on_record),
+      device_(options.device),
       scheduler_(scheduler_options(*program_, options)),
       sampler_(program_->plan().vocab) {
   LLORCH_CHECK(context_ <= program_->plan().context(), "context {}, the plan has {}", context_,
@@ -216,8 +222,8 @@ void Engine::end_expired() {
   const Clock::time_point now = Clock::now();
   for (const Sequence* sequence : scheduler_.sequences())
     if (sequence->request.deadline && *sequence->request.deadline <= now)
-      end(*sequence, failure("TIMEOUT", fmt::format("The deadline passed after {} of {} tokens.",
-                                                    sequence->n_generated(), sequence->request.max_tokens)));
+      end_failed(*sequence, failure("TIMEOUT", fmt::format("The deadline passed after {} of {} tokens.",
+                                                           sequence->n_generated(), sequence->request.max_tokens)));
 }
 
 void Engine::run_step() {
@@ -230,7 +236,7 @@ void Engine::run_step() {
   }
   std::span<const float> logits;  // [logit rows, vocab]
   try {
-    logits = program_->run(step.batch);
+    logits = run_program(step.batch);
   } catch (const StepError& error) {
     return fail_step(step, error.what(), error.failure());
   } catch (const std::exception& error) {
@@ -244,28 +250,54 @@ void Engine::run_step() {
   published_.rows += step.batch.rows();
   published_.generated += n_sampled;
   rate_.add(static_cast<uint32_t>(n_sampled), Clock::now());
-  for (size_t i = 0, row = 0; i < step.sequences.size(); ++i)
-    if (step.sequences[i]->n_pending() == 0) sample(*step.sequences[i], logits.subspan(row++ * vocab, vocab));
+  std::vector<std::pair<Sequence*, LogitsFault>> faulty;
+  for (size_t i = 0, row = 0; i < step.sequences.size(); ++i) {
+    Sequence& sequence = *step.sequences[i];
+    if (sequence.n_pending() > 0) continue;
+    const auto logits_row = logits.subspan(row++ * vocab, vocab);
+    if (const LogitsFault fault = check_logits(logits_row); fault != LogitsFault::kNone)
+      faulty.emplace_back(&sequence, fault);
+    else
+      sample(sequence, logits_row);
+  }
+  // Last, because running them again takes the logits of the others away.
+  for (const auto& [sequence, fault] : faulty) end_failed(*sequence, trace_fault(*program_, fault, *sequence, device_));
 }
 
-// The next token of a sequence whose tokens are all computed. logits [vocab]
+// Program::run, and a line in the log of steps.
+std::span<const float> Engine::run_program(const Batch& batch) {
+  const Clock::time_point begin = Clock::now();
+  StepTiming timing;
+  timing.start_ms = ms_between(made_at_, begin);
+  timing.rows = batch.rows();
+  timing.sequences = static_cast<uint32_t>(batch.sequences.size());
+  timing.logit_rows = static_cast<uint32_t>(batch.logit_rows.size());
+  const auto log = [&](bool failed) {
+    timing.ms = ms_between(begin, Clock::now());
+    timing.failed = failed;
+    step_log_.add(timing);
+  };
+  try {
+    const std::span<const float> logits = program_->run(batch);
+    log(false);
+    return logits;
+  } catch (...) {
+    log(true);
+    throw;
+  }
+}
+
+// The next token of a sequence whose tokens are all computed. logits [vocab], sound
 void Engine::sample(Sequence& sequence, std::span<const float> logits) {
   const int32_t id = sampler_.sample(logits, sequence.request.sampling, sequence.tokens, sequence.n_generated());
-  if (id == kNoToken) {
-    FailEvent fault = failure("NUMERIC_FAULT", fmt::format("The logits at position {} hold NaN or no finite maximum.",
-                                                           sequence.n_computed - 1));
-    fault.position = sequence.n_computed - 1;
-    fault.kv_len = sequence.n_computed;
-    return end(sequence, fault);
-  }
+  LLORCH_CHECK(id != kNoToken, "sound logits have no largest one");
+  sequence.logits_hash.add(logits);
   if (!sequence.first_token_at) sequence.first_token_at = Clock::now();
   const std::vector<int32_t>& eos = sequence.request.eos;
-  if (std::find(eos.begin(), eos.end(), id) != eos.end())
-    return end(sequence, finish_event(sequence, FinishReason::kEos));
+  if (std::find(eos.begin(), eos.end(), id) != eos.end()) return finish(sequence, FinishReason::kEos);
   sequence.tokens.push_back(id);
-  emit(sequence, TokenEvent{id, sequence.n_generated() - 1});
-  if (sequence.n_generated() == sequence.request.max_tokens)
-    end(sequence, finish_event(sequence, FinishReason::kMaxTokens));
+  emit(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hash.value()});
+  if (sequence.n_generated() == sequence.request.max_tokens) finish(sequence, FinishReason::kMaxTokens);
 }
 
 void Engine::fail_step(const ScheduledBatch& step, const std::string& message,
@@ -276,7 +308,7 @@ void Engine::fail_step(const ScheduledBatch& step, const std::string& message,
     event.step = where;
     event.position = step.batch.sequences[i].first_position;
     event.kv_len = event.position + step.batch.sequences[i].n_rows;
-    end(*step.sequences[i], event);
+    end_failed(*step.sequences[i], event);
   }
 }
 
@@ -285,17 +317,27 @@ void Engine::fail_step(const ScheduledBatch& step, const std::string& message,
 void Engine::break_down(const std::string& message) {
   broken_ = failure("INFERENCE_FAILED", fmt::format("The engine stopped after an internal error: {}", message));
   for (const auto& sequence : scheduler_.clear()) {
+    FailEvent event = *broken_;
+    event.logits_hash = sequence->logits_hash.value();
     --n_alive_;
-    emit(*sequence, *broken_);
+    record(*sequence, event);
+    emit(*sequence, event);
   }
   publish();
 }
 
 void Engine::cancel_now(const Sequence& sequence) {
   if (sequence.started)
-    end(sequence, finish_event(sequence, FinishReason::kCancelled));
+    finish(sequence, FinishReason::kCancelled);
   else
-    end(sequence, failure("CANCELLED", "The request was cancelled before it started."));
+    end_failed(sequence, failure("CANCELLED", "The request was cancelled before it started."));
+}
+
+void Engine::finish(const Sequence& sequence, FinishReason reason) { end(sequence, finish_event(sequence, reason)); }
+
+void Engine::end_failed(const Sequence& sequence, FailEvent event) {
+  event.logits_hash = sequence.logits_hash.value();
+  end(sequence, event);
 }
 
 // Pages are free again before the sink hears of the end.
@@ -303,7 +345,28 @@ void Engine::end(const Sequence& sequence, const Event& event) {
   const std::unique_ptr<Sequence> ended = scheduler_.remove(&sequence);
   --n_alive_;
   publish();
+  record(*ended, event);
   emit(*ended, event);
+}
+
+void Engine::record(const Sequence& sequence, const Event& event) const noexcept {
+  const auto* failed = std::get_if<FailEvent>(&event);
+  const bool is_fault = failed != nullptr && (failed->code == "INFERENCE_FAILED" || failed->code == "NUMERIC_FAULT");
+  if (!on_record_ || !(is_fault || sequence.request.record)) return;
+  try {
+    SequenceRecord record;
+    record.id = sequence.id;
+    record.tokens = sequence.tokens;
+    record.n_prompt = sequence.n_prompt;
+    record.max_tokens = sequence.request.max_tokens;
+    record.eos = sequence.request.eos;
+    record.sampling = sequence.request.sampling;
+    record.logits_hash = sequence.logits_hash.value();
+    if (failed != nullptr) record.failure = *failed;
+    record.last_steps = step_log_.last();
+    on_record_(record);
+  } catch (...) {  // a recorder that fails costs the record, not the request
+  }
 }
 
 void Engine::publish() {

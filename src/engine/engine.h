@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "engine/record.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -28,6 +29,9 @@ struct EngineOptions {
   uint32_t max_prefill_rows = 512;  // prefill rows of one step; bounds how long decodes and cancels wait
   uint32_t max_running = 64;        // sequences that own pages
   uint32_t unhealthy_after = 3;     // failed steps in a row
+  // Hears of every sequence that ends with INFERENCE_FAILED or NUMERIC_FAULT, and of those whose request asks for it.
+  RecordSink on_record = {};
+  std::string device = {};  // what the program runs on, for error events
   // Tests only, the seed's bug: a new sequence believes that the positions of the last one that ended are its own.
   bool fault_keep_positions = false;
 };
@@ -96,20 +100,28 @@ class Engine {
   bool take_inbox();
   void end_expired();
   void run_step();
+  std::span<const float> run_program(const Batch& batch);
   void sample(Sequence& sequence, std::span<const float> logits);
   void fail_step(const ScheduledBatch& step, const std::string& message, const std::optional<StepFailure>& where);
   void break_down(const std::string& message);
   void cancel_now(const Sequence& sequence);
+  void finish(const Sequence& sequence, FinishReason reason);
+  void end_failed(const Sequence& sequence, FailEvent event);
   void end(const Sequence& sequence, const Event& event);
+  void record(const Sequence& sequence, const Event& event) const noexcept;
   void publish();
 
   const std::unique_ptr<Program> program_;
   const uint32_t context_, unhealthy_after_;
+  const RecordSink on_record_;
+  const std::string device_;
+  const Clock::time_point made_at_ = Clock::now();
 
   // Engine thread only.
   Scheduler scheduler_;
   Sampler sampler_;
   TokenRate rate_;
+  StepLog step_log_;
   uint32_t failed_steps_ = 0;        // in a row
   std::optional<FailEvent> broken_;  // after a bug of ours: what every request ends with
 

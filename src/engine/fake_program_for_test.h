@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <set>
 #include <span>
 #include <vector>
@@ -35,6 +36,7 @@ struct FakeOptions {
   uint32_t max_rows = 512, max_logit_rows = 64;
   int32_t nan_token = -1;                        // histories that end with it have NaN among their logits
   std::function<void(const Batch&)> before_run;  // may sleep or throw; engine thread
+  std::function<void(const Batch&, std::span<float> logits)> after_run;  // may spoil them; not called by trace()
 };
 
 // It stores tokens and positions in pages and computes from what it reads there, so that a wrong page table, a stale
@@ -43,6 +45,12 @@ class FakeProgram : public Program {
  public:
   explicit FakeProgram(FakeOptions options) : fake_(std::move(options)), cells_(fake_.n_pages * fake_.page_size) {
     plan_.vocab = fake_.vocab;
+    plan_.slots = {{"x", kWidth}, {"last", kWidth}, {"logits", fake_.vocab}};
+    plan_.weights = {{"table", DType::kF32, {fake_.vocab, kWidth}}, {"head", DType::kF16, {fake_.vocab, kWidth}}};
+    plan_.steps = {{"embed", Embed{SlotId{0}, WeightId{0}}},
+                   {"layers.0.act", GatedAct{SlotId{0}, SlotId{0}}},
+                   {"gather", GatherRows{SlotId{0}, SlotId{1}}},
+                   {"logits", Linear{SlotId{1}, SlotId{2}, {WeightId{1}}, {}}}};
     plan_.rope.context = fake_.context;
     options_.kv.n_pages = fake_.n_pages;
     options_.kv.page_size = fake_.page_size;
@@ -51,11 +59,61 @@ class FakeProgram : public Program {
   }
 
   std::span<const float> run(const Batch& batch) override {
+    compute(batch);
+    if (fake_.after_run) fake_.after_run(batch, logits_);
+    return logits_;
+  }
+
+  // The steps of a row show its state; "layers.0.act" and what follows show NaN where the logits have it.
+  std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override {
+    compute(batch);
+    for (size_t step = 0; step < plan_.steps.size(); ++step) {
+      const std::vector<float> output = step == 3 ? logits_ : rows_shown(batch, step);
+      if (steps[step] && !output.empty()) visit(step, output);
+    }
+    return logits_;
+  }
+
+  size_t bytes() const override { return cells_.size() * sizeof(Cell); }
+  const Plan& plan() const override { return plan_; }
+  const CompileOptions& options() const override { return options_; }
+  const PlacedWeights& weights() const override { return weights_; }
+
+ private:
+  struct Weights final : PlacedWeights {
+    size_t bytes() const override { return 0; }
+    void read_row(WeightId, int64_t row, float* out) const override {
+      for (uint32_t i = 0; i < kWidth; ++i) out[i] = 0.5f + static_cast<float>(row + i);
+    }
+  };
+  struct Cell {
+    int32_t token = -1;
+    uint32_t position = 0;
+  };
+
+  static constexpr uint32_t kWidth = 4;
+
+  std::vector<float> rows_shown(const Batch& batch, size_t step) const {
+    std::vector<uint32_t> rows = batch.logit_rows;
+    if (step < 2) {
+      rows.resize(batch.rows());
+      std::iota(rows.begin(), rows.end(), 0u);
+    }
+    std::vector<float> output;
+    for (const uint32_t row : rows) {
+      for (uint32_t i = 0; i < kWidth; ++i) output.push_back(fake_logit(states_[row], i + static_cast<uint32_t>(step)));
+      if (step > 0 && batch.tokens[row] == fake_.nan_token) output[output.size() - 2] = NAN;
+    }
+    return output;
+  }
+
+  void compute(const Batch& batch) {
     check_batch(batch, plan_, options_);
     const std::set<uint32_t> distinct(batch.pages.begin(), batch.pages.end());
     LLORCH_CHECK(distinct.size() == batch.pages.size(), "sequences share a page");
     if (fake_.before_run) fake_.before_run(batch);
     logits_.clear();
+    states_.assign(batch.rows(), 0);
     size_t next_logit_row = 0;
     for (const Batch::Sequence& s : batch.sequences) {
       const auto cell = [&](uint32_t position) -> Cell& {
@@ -67,31 +125,24 @@ class FakeProgram : public Program {
       uint64_t state = 0;
       for (uint32_t p = 0; p < s.first_position + s.n_rows; ++p) {
         state = fake_state(state, cell(p).token, cell(p).position);
-        if (p < s.first_position || next_logit_row == batch.logit_rows.size()) continue;
+        if (p < s.first_position) continue;
+        states_[s.first_row + p - s.first_position] = state;
+        if (next_logit_row == batch.logit_rows.size()) continue;
         if (batch.logit_rows[next_logit_row] != s.first_row + p - s.first_position) continue;
         ++next_logit_row;
         for (uint32_t id = 0; id < fake_.vocab; ++id) logits_.push_back(fake_logit(state, id));
         if (cell(p).token == fake_.nan_token) logits_[logits_.size() - fake_.vocab / 2] = NAN;
       }
     }
-    return logits_;
   }
 
-  std::span<const float> tap(std::string_view) const override { return {}; }
-  size_t bytes() const override { return cells_.size() * sizeof(Cell); }
-  const Plan& plan() const override { return plan_; }
-  const CompileOptions& options() const override { return options_; }
-
- private:
-  struct Cell {
-    int32_t token = -1;
-    uint32_t position = 0;
-  };
   FakeOptions fake_;
   Plan plan_;
+  Weights weights_;
   CompileOptions options_;
   std::vector<Cell> cells_;  // [n_pages, page_size]
   std::vector<float> logits_;
+  std::vector<uint64_t> states_;  // [rows] of the last batch
 };
 
 // What the toy model says to a request that runs alone, without engine, pages or batches.

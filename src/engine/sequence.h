@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/logits_hash.h"
 #include "engine/request.h"
 
 namespace llorch {
@@ -28,6 +29,7 @@ struct Sequence {
   uint32_t n_prompt;
   std::vector<uint32_t> pages;  // page j holds positions [j * page_size, ...)
   uint32_t n_computed = 0;      // positions whose K and V are in the pages
+  LogitsHash logits_hash;       // of the rows that were sampled
 
   bool started = false;
   std::chrono::steady_clock::time_point started_at;

@@ -164,7 +164,7 @@ void EventStream::write_error(const FailEvent& failure, Clock::time_point now, s
     if (const auto layer = layer_of(step.step)) event["layer"] = *layer;
     event["verb"] = step.verb;
     event["shapes"] = step.shapes;
-    event["device"] = step.device;
+    event["dtype"] = step.dtype;
     event["cause"] = step.cause;
   }
   if (failure.step || failure.code == "NUMERIC_FAULT" || failure.code == "INFERENCE_FAILED") {

@@ -1,0 +1,76 @@
+#include "app/trace_options.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "app/commands.h"
+#include "app/model_path.h"
+#include "format/checkpoint_hash.h"
+#include "plan/hash.h"
+#include "trace/step_selection.h"
+#include "trace/trace_file.h"
+
+namespace llorch {
+namespace {
+
+StepSet read_steps(const TraceOptions& options, const Plan& plan) {
+  std::optional<LayerRange> layers;
+  if (!options.layers.empty()) layers = parse_layers(options.layers);
+  return select_steps(plan, options.steps, layers);
+}
+
+TraceInfo info_of(const LoadedModel& model, const TraceOptions& options) {
+  TraceInfo info;
+  info.model = model.config.name;
+  info.model_hash = fmt::format("{:016x}", hash_tensors(Checkpoint::open(find_model(options.load.model))));
+  info.plan_hash = fmt::format("{:016x}", plan_hash(model.program->plan()));
+  info.backend = model.backend.name;
+  info.device = model.backend.device;
+  info.numerics = model.numerics;
+  info.build = "llorch " LLORCH_VERSION;
+  return info;
+}
+
+}  // namespace
+
+void add_trace_options(CLI::App& command, TraceOptions& options) {
+  CLI::Option* tokens =
+      command.add_option("--tokens", options.tokens, "Token ids, as 1,2,3")->delimiter(',')->allow_extra_args(false);
+  command.add_option("--prompt", options.prompt, "The text whose tokens are run")->excludes(tokens);
+  command.add_option("--decode", options.n_decode, "How many of the last tokens are decoded one at a time")
+      ->capture_default_str();
+  command
+      .add_option("--steps", options.steps, "Steps by name, * stands for any text: layers.*.attn_out (default: all)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command.add_option("--layers", options.layers, "Steps of these layers only, as A..B");
+}
+
+SequenceRun read_run(const TraceOptions& options, const Tokenizer& tokenizer) {
+  if (options.tokens.empty() && options.prompt.empty())
+    throw InputError("expected the tokens of a run: --tokens or --prompt");
+  SequenceRun run;
+  run.tokens = options.tokens.empty() ? tokenizer.encode(options.prompt, true) : options.tokens;
+  if (options.n_decode > 0 && options.n_decode >= run.tokens.size())
+    throw InputError(fmt::format("--decode {}: expected less than the {} tokens, so that a prompt is left",
+                                 options.n_decode, run.tokens.size()));
+  run.n_prompt = static_cast<uint32_t>(run.tokens.size()) - options.n_decode;
+  return run;
+}
+
+void trace_model(const TraceOptions& options, const std::filesystem::path& out) {
+  const LoadedModel model = load(options.load, Logger::to_nowhere());
+  SequenceRun run;
+  StepSet steps;
+  try {
+    run = read_run(options, *model.tokenizer);
+    steps = read_steps(options, model.program->plan());
+    check_run(run, model.program->plan(), model.program->options());
+  } catch (const Error& error) {
+    throw InputError(error.what());
+  }
+  write_trace(out, *model.program, run, steps, info_of(model, options));
+}
+
+}  // namespace llorch

@@ -1,0 +1,33 @@
+// The flags of a traced run, and the run itself: shared by llorch trace and llorch diff.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "app/load.h"
+#include "trace/record.h"
+
+namespace llorch {
+
+struct TraceOptions {
+  LoadOptions load;
+  std::vector<int32_t> tokens;     // these, or
+  std::string prompt;              // those of a text
+  uint32_t n_decode = 0;           // the last of them are decoded one at a time
+  std::vector<std::string> steps;  // patterns; none: all
+  std::string layers;              // "A..B"; empty: all
+};
+
+// All but those of `load`.
+void add_trace_options(CLI::App& command, TraceOptions& options);
+
+// The tokens of a run as the flags say. Throws InputError.
+SequenceRun read_run(const TraceOptions& options, const Tokenizer& tokenizer);
+
+// Loads the model, runs the tokens and writes the trace. Throws InputError for what the caller can mend.
+void trace_model(const TraceOptions& options, const std::filesystem::path& out);
+
+}  // namespace llorch

@@ -1,0 +1,106 @@
+#include "trace/verdict.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace llorch {
+namespace {
+
+// "from position 1 on", "at position 7", "at positions 3 to 9".
+std::string positions_text(const Finding& f) {
+  if (f.positions.empty()) return "";
+  const uint32_t first = f.positions.front(), last = f.positions.back();
+  if (f.positions.size() == 1) return fmt::format("at position {}", first);
+  if (f.to_the_end) return fmt::format("from position {} on", first);
+  return fmt::format("at {} positions from {} to {}", f.positions.size(), first, last);
+}
+
+std::string bits_text(float value) { return fmt::format("{} ({:08x})", value, std::bit_cast<uint32_t>(value)); }
+
+// What the first failed check, and those before it that passed, leave as the cause.
+std::string cause_text(const Check& check, const Finding& f) {
+  const bool attends = f.verb == "attention";
+  switch (check.kind) {
+    case CheckKind::kDevice:
+      return "the device does not take the model";
+    case CheckKind::kWeights:
+      return "its weights do not lie on the device as in the file";
+    case CheckKind::kVerbs:
+      return "the step by itself, fed the reference's inputs";
+    case CheckKind::kToken:
+      return attends ? "attention to a single position, or what rope_append stored there" : "the step itself";
+    case CheckKind::kPrefill:
+      if (attends && !f.to_the_end) return "what a row may see, in a batch of several rows";
+      if (attends) return "attention to several positions, or what rope_append stored there";
+      return "batches of several rows";
+    case CheckKind::kFusion:
+      return f.fused.empty() ? "the run without a trace" : fmt::format("its fusion with {}", f.fused);
+    case CheckKind::kDecode:
+      if (f.verb == "rope_append") return "positions of decoded rows";
+      return attends ? "keys and values of earlier batches" : "batches of one row";
+    case CheckKind::kChunks:
+      if (f.verb == "rope_append") return "positions of the later chunks of a prefill";
+      if (f.verb == "gather_rows") return "which rows want logits";
+      return attends ? "keys and values of earlier chunks" : "a prefill in chunks";
+    case CheckKind::kBorders:
+      return "borders of pages";
+    case CheckKind::kScatter:
+      return "page tables, or what was left in a page that is used again";
+    case CheckKind::kCompany:
+      return "sequences of one batch are mixed";
+    case CheckKind::kEngine:
+      return "the engine's batches";
+    case CheckKind::kHistory:
+      return "what ran before";
+  }
+  return {};
+}
+
+std::string verdict_text(const Check& check, const Finding& f) {
+  if (f.positions.empty()) {  // nothing was compared: something was thrown, or is wrong before any step
+    const std::string what = f.step.empty() ? "no step can be named" : f.step + " failed";
+    return fmt::format("{} in the check \"{}\": {}", what, check.name, f.remark);
+  }
+  std::string text =
+      fmt::format("{} differs from the reference {}: {}", f.step, positions_text(f), cause_text(check, f));
+  if (!f.elements.empty()) text += "; " + f.elements;
+  if (!f.remark.empty()) text += "; " + f.remark;
+  return text;
+}
+
+}  // namespace
+
+std::string finding_text(const Finding& f) {
+  if (f.positions.empty()) return f.remark;
+  std::string text = fmt::format("{} differs {} ({} of {} rows), {}: first element {} is {}, expected {}", f.step,
+                                 positions_text(f), f.positions.size(), f.n_rows, f.elements, f.first.element,
+                                 bits_text(f.first.a), bits_text(f.first.b));
+  if (!f.fused.empty()) text += fmt::format("; only when {} is fused", f.fused);
+  if (!f.remark.empty()) text += "; " + f.remark;
+  return text;
+}
+
+bool Diagnosis::healthy() const {
+  return std::all_of(checks.begin(), checks.end(), [](const Check& check) { return check.passed; });
+}
+
+void conclude(Diagnosis& d) {
+  const auto failed = std::find_if(d.checks.begin(), d.checks.end(), [](const Check& check) { return !check.passed; });
+  if (failed == d.checks.end()) {
+    d.verdict = fmt::format("{} gives the reference's bits in all {} checks", d.subject.name, d.checks.size());
+    return;
+  }
+  // A sequence says from which position on; that a weight or a verb is wrong by itself says why.
+  const Check* named = &*failed;
+  for (const Check& check : d.checks)
+    if (!check.passed && check.finding && !check.finding->positions.empty() && check.kind >= CheckKind::kToken) {
+      named = &check;
+      break;
+    }
+  const Finding finding = named->finding.value_or(Finding{});
+  d.step = finding.step;
+  if (!finding.positions.empty()) d.position = finding.positions.front();
+  d.verdict = verdict_text(*failed, finding);
+}
+
+}  // namespace llorch

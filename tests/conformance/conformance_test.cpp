@@ -59,39 +59,30 @@ class Conformance : public ::testing::Test {
     return targets;
   }
 
-  // What a program gave for one batch: each tap, then the logits.
-  using Outputs = std::vector<std::vector<float>>;
-
-  static std::vector<Outputs> outputs(Backend& backend, const Plan& plan, const RandomWeights& weights,
-                                      const CompileOptions& options, const std::vector<Batch>& batches) {
+  static std::vector<test::Outputs> outputs(Backend& backend, const Plan& plan, const RandomWeights& weights,
+                                            const CompileOptions& options, const StepSet& shown,
+                                            const std::vector<Batch>& batches) {
     const auto program = backend.compile(plan, backend.place(plan, weights.source()), options);
-    std::vector<Outputs> all;
-    for (const Batch& batch : batches) {
-      const std::span<const float> logits = program->run(batch);
-      Outputs& out = all.emplace_back();
-      for (const std::string& tap : options.taps) out.emplace_back(program->tap(tap).begin(), program->tap(tap).end());
-      out.emplace_back(logits.begin(), logits.end());
-    }
+    std::vector<test::Outputs> all;
+    for (const Batch& batch : batches) all.push_back(test::run_and_show(*program, batch, shown));
     return all;
   }
 
-  // Runs the batches in turn on the reference and on every target, compares all taps and the logits of each.
-  void expect_same(const Plan& plan, const RandomWeights& weights, CompileOptions options,
+  // Runs the batches in turn on the reference and on every target, compares the steps that are shown and the logits.
+  void expect_same(const Plan& plan, const RandomWeights& weights, CompileOptions options, const StepSet& shown,
                    const std::vector<Batch>& batches) {
     options.poison = true;
     options.max_rows = kMaxRows;
     options.max_logit_rows = kMaxRows;
-    const auto want = outputs(*reference_, plan, weights, options, batches);
-    std::vector<std::string> names = options.taps;
-    names.push_back(plan.steps.back().name);
+    const auto want = outputs(*reference_, plan, weights, options, shown, batches);
     for (const Target& target : backends()) {
-      const auto got = outputs(*target.backend, plan, weights, options, batches);
-      for (size_t i = 0; i < batches.size(); ++i)
-        for (size_t t = 0; t < names.size(); ++t) {
-          const Op& op = plan.steps[static_cast<size_t>(plan.find_step(names[t]))].op;
-          ASSERT_TRUE(test::same_bits(got[i][t], want[i][t], plan.slot(output_slot(op)).width))
-              << target.name << ", batch " << i << ", step " << names[t];
-        }
+      const auto got = outputs(*target.backend, plan, weights, options, shown, batches);
+      for (size_t i = 0; i < batches.size(); ++i) {
+        for (size_t s = 0; s < plan.steps.size(); ++s)
+          ASSERT_TRUE(test::same_bits(got[i][s], want[i][s], plan.slot(output_slot(plan.steps[s].op)).width))
+              << target.name << ", batch " << i << ", step " << plan.steps[s].name;
+        ASSERT_TRUE(test::same_bits(got[i].back(), want[i].back(), plan.vocab)) << target.name << ", batch " << i;
+      }
     }
   }
 
@@ -107,16 +98,14 @@ class Conformance : public ::testing::Test {
     uint32_t y_width = out_width_;
     b.step("logits", Linear{y, logits, {weights.matrix(b, "head", DType::kF32, kMaxRows, y_width)}, {}, false});
     const Plan plan = std::move(b).build();
-    std::vector<std::string> taps;
-    for (const Step& step : plan.steps) taps.push_back(step.name);
-    for (const bool tapped : {true, false}) {  // without taps neighbours are fused
+    for (const bool shown : {true, false}) {  // neighbours are fused where no step is shown
       std::vector<Batch> batches;
       for (const uint32_t rows : rows_to_run()) {
         std::vector<int32_t> tokens(rows);
         for (int32_t& t : tokens) t = static_cast<int32_t>(weights.random().below(kMaxRows));
         batches.push_back(test::prompt(tokens, 64));
       }
-      expect_same(plan, weights, {.kv = {.n_pages = 8}, .taps = tapped ? taps : std::vector<std::string>()}, batches);
+      expect_same(plan, weights, {.kv = {.n_pages = 8}}, StepSet(plan.steps.size(), shown), batches);
       if (HasFatalFailure()) return;
     }
   }
@@ -199,7 +188,8 @@ TEST_F(Conformance, EmbedOfEveryType) {
     const WeightId table = weights.matrix(b, "table", dtype, 50, 96);
     b.step("embed", Embed{x, table, 0.37f});
     b.step("logits", Linear{x, logits, {table}, {}, false});  // tied
-    expect_same(std::move(b).build(), weights, {.kv = {.n_pages = 4}, .taps = {"embed"}},
+    const Plan plan = std::move(b).build();
+    expect_same(plan, weights, {.kv = {.n_pages = 4}}, test::steps_named(plan, {"embed"}),
                 {test::prompt({0, 49, 7, 16, 15, 31}, 64)});
   }
 }
@@ -276,9 +266,8 @@ TEST_F(Conformance, RopeAppendAndAttention) {
         const Plan plan =
             attention_plan(weights, c, kv == DType::kF16 ? RopePairs::kInterleaved : RopePairs::kSplitHalves, values);
         const uint32_t n_pages = 40;
-        expect_same(plan, weights,
-                    {.kv = {.n_pages = n_pages, .page_size = page_size, .dtype = kv},
-                     .taps = {"rope0", "attn0", "attn1", "gather"}},
+        expect_same(plan, weights, {.kv = {.n_pages = n_pages, .page_size = page_size, .dtype = kv}},
+                    test::steps_named(plan, {"rope0", "attn0", "attn1", "gather"}),
                     growing_batches(weights.random(), page_size, n_pages));
         if (HasFatalFailure()) return;
       }

@@ -161,4 +161,26 @@ inline ::testing::AssertionResult same_bits(std::span<const float> got, std::spa
   return ::testing::AssertionSuccess();
 }
 
+// What a program gave for one batch: the output of each step (empty where it was not shown), then the logits.
+using Outputs = std::vector<std::vector<float>>;
+
+// Runs a batch and keeps what it shows; with no step to show, as an engine runs it.
+inline Outputs run_and_show(Program& program, const Batch& batch, const StepSet& shown) {
+  Outputs out(shown.size());
+  const bool any = std::find(shown.begin(), shown.end(), true) != shown.end();
+  const std::span<const float> logits = any ? program.trace(batch, shown,
+                                                            [&](size_t step, std::span<const float> output) {
+                                                              out[step].assign(output.begin(), output.end());
+                                                            })
+                                            : program.run(batch);
+  out.emplace_back(logits.begin(), logits.end());
+  return out;
+}
+
+inline StepSet steps_named(const Plan& plan, std::initializer_list<const char*> names) {
+  StepSet steps(plan.steps.size());
+  for (const char* name : names) steps.at(static_cast<size_t>(plan.find_step(name))) = true;
+  return steps;
+}
+
 }  // namespace llorch::test

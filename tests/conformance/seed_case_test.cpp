@@ -24,10 +24,13 @@ class RecordingProgram final : public Program {
     rows_->insert(rows_->end(), logits.begin(), logits.end());
     return logits;
   }
-  std::span<const float> tap(std::string_view step) const override { return program_->tap(step); }
+  std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override {
+    return program_->trace(batch, steps, visit);
+  }
   size_t bytes() const override { return program_->bytes(); }
   const Plan& plan() const override { return program_->plan(); }
   const CompileOptions& options() const override { return program_->options(); }
+  const PlacedWeights& weights() const override { return program_->weights(); }
 
  private:
   std::unique_ptr<Program> program_;
@@ -45,7 +48,7 @@ class Worker {
   Worker(const WholeModel& model, const EngineOptions& options) : rows_(std::make_shared<Rows>()) {
     const auto backend = make_cpu_backend({2, ""});
     auto program = backend->compile(model.plan, backend->place(model.plan, model.source),
-                                    {.kv = {.n_pages = 8, .page_size = 16}, .max_rows = 64, .taps = {}});
+                                    {.kv = {.n_pages = 8, .page_size = 16}, .max_rows = 64});
     engine_ = std::make_unique<Engine>(std::make_unique<RecordingProgram>(std::move(program), rows_), options);
   }
 

@@ -34,20 +34,23 @@ struct RandomLlama {
   std::vector<DType> dtypes;  // of the matrices, in turn
   RopePairs pairs;
   bool tied, bias;
+  // By default more than one segment of a sum in every matrix, and a vocabulary that fills no group of rows.
+  uint32_t hidden = 288, ffn = 320, n_heads = 9, n_kv_heads = 3, head_dim = 32, vocab = 301;
+  // Of norm weights and biases: small scores, so that softmax weighs many positions.
+  float vector_scale = 0.125f;
 };
 
-// Two layers of 9 heads on 3, hidden 288 (more than one segment of a sum), a vocabulary that fills no group of rows.
-// Norm weights are about 1/8, so that scores stay small and softmax weighs many positions.
+// Two layers.
 inline WholeModel random_llama(const RandomLlama& r) {
   ModelConfig c;
   c.architecture = "llama";
-  c.hidden = 288;
-  c.ffn = 320;
+  c.hidden = r.hidden;
+  c.ffn = r.ffn;
   c.n_layers = 2;
-  c.n_heads = 9;
-  c.n_kv_heads = 3;
-  c.head_dim = 32;
-  c.vocab = 301;
+  c.n_heads = r.n_heads;
+  c.n_kv_heads = r.n_kv_heads;
+  c.head_dim = r.head_dim;
+  c.vocab = r.vocab;
   c.context = 256;
   c.rms_eps = 1e-5f;
   c.rope_pairs = r.pairs;
@@ -81,7 +84,7 @@ inline WholeModel random_llama(const RandomLlama& r) {
       bytes = random.tensor(tensor.dtype, static_cast<size_t>(tensor.shape[0]), static_cast<size_t>(tensor.shape[1]));
     } else {
       std::vector<float> values = random.values(static_cast<size_t>(tensor.shape[0]), Values::kPlain);
-      for (float& v : values) v *= 0.125f;
+      for (float& v : values) v *= r.vector_scale;
       bytes.resize(values.size() * sizeof(float));
       std::memcpy(bytes.data(), values.data(), bytes.size());
     }

@@ -22,9 +22,6 @@ std::vector<uint32_t> scattered_pages(uint32_t n) {  // n not a multiple of 5
   return pages;
 }
 
-// What a program gave in one run: each tap, then the logits.
-using Outputs = std::vector<std::vector<float>>;
-
 // A prompt of one sequence and three decode steps. Every row wants logits.
 std::vector<Batch> prompt_and_decodes(const Plan& plan, size_t prompt) {
   Random random(prompt);
@@ -36,40 +33,35 @@ std::vector<Batch> prompt_and_decodes(const Plan& plan, size_t prompt) {
   return batches;
 }
 
-std::vector<Outputs> outputs(Backend& backend, const WholeModel& model, const std::vector<std::string>& taps,
-                             const std::vector<Batch>& batches) {
-  CompileOptions options{.kv = {.n_pages = 9, .page_size = 16}, .max_rows = 64, .taps = taps, .poison = true};
-  const auto program = backend.compile(model.plan, backend.place(model.plan, model.source), options);
-  std::vector<Outputs> all;
-  for (const Batch& batch : batches) {
-    const std::span<const float> logits = program->run(batch);
-    Outputs& out = all.emplace_back();
-    for (const std::string& tap : taps) out.emplace_back(program->tap(tap).begin(), program->tap(tap).end());
-    out.emplace_back(logits.begin(), logits.end());
-  }
+std::vector<test::Outputs> outputs(Backend& backend, const WholeModel& model, bool all_steps,
+                                   const std::vector<Batch>& batches) {
+  const auto program = backend.compile(model.plan, backend.place(model.plan, model.source),
+                                       {.kv = {.n_pages = 9, .page_size = 16}, .max_rows = 64, .poison = true});
+  std::vector<test::Outputs> all;
+  const StepSet shown(model.plan.steps.size(), all_steps);
+  for (const Batch& batch : batches) all.push_back(test::run_and_show(*program, batch, shown));
   return all;
 }
 
 TEST(WholeModelConformance, EveryStepIsTheReferencesFusedOrNot) {
   const auto reference = make_reference_backend();
   for (const WholeModel& model : test::whole_models()) {
-    std::vector<std::string> taps;
-    for (const Step& step : model.plan.steps) taps.push_back(step.name);
     std::vector<Batch> batches;  // the sequences run one after another on the same pages
     for (const size_t prompt : {1, 2, 5, 33})
       for (Batch& batch : prompt_and_decodes(model.plan, prompt)) batches.push_back(std::move(batch));
-    const auto want = outputs(*reference, model, taps, batches);
-    for (const Outputs& out : want)
+    const auto want = outputs(*reference, model, true, batches);
+    for (const test::Outputs& out : want)
       for (const float logit : out.back()) ASSERT_TRUE(std::isfinite(logit)) << model.name;
     for (const std::string& isa : cpu_isa_names())
       for (const int threads : kThreads) {
         SCOPED_TRACE(fmt::format("{} on {} with {} threads", model.name, isa, threads));
         const auto cpu = make_cpu_backend({threads, isa});
-        const auto tapped = outputs(*cpu, model, taps, batches), fused = outputs(*cpu, model, {}, batches);
+        const auto tapped = outputs(*cpu, model, true, batches), fused = outputs(*cpu, model, false, batches);
         for (size_t i = 0; i < batches.size(); ++i) {
-          for (size_t s = 0; s < taps.size(); ++s) {
+          for (size_t s = 0; s < model.plan.steps.size(); ++s) {
             const uint32_t width = model.plan.slot(output_slot(model.plan.steps[s].op)).width;
-            ASSERT_TRUE(test::same_bits(tapped[i][s], want[i][s], width)) << "batch " << i << ", step " << taps[s];
+            ASSERT_TRUE(test::same_bits(tapped[i][s], want[i][s], width))
+                << "batch " << i << ", step " << model.plan.steps[s].name;
           }
           ASSERT_TRUE(test::same_bits(fused[i].back(), want[i].back(), model.plan.vocab)) << "fused, batch " << i;
         }
@@ -96,7 +88,6 @@ CompileOptions compile_options(uint32_t page_size) {
   return {.kv = {.n_pages = 640 / page_size + 1, .page_size = page_size},
           .max_rows = 256,
           .max_logit_rows = 192,
-          .taps = {},
           .poison = true};
 }
 

@@ -1,0 +1,100 @@
+// Bugs planted one at a time into the CPU backend and the scheduler: each makes a model sick, and the diagnosis names
+// the step that has it.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/reference/reference_backend.h"
+#include "planted.h"
+#include "planted_bugs.h"
+#include "trace/doctor.h"
+#include "whole_model.h"
+
+namespace llorch {
+
+using test::PlantedBug;
+using test::WholeModel;
+
+void PrintTo(const PlantedBug& bug, std::ostream* out) { *out << bug.id; }
+
+namespace {
+
+WholeModel small_llama(const char* name, std::vector<DType> dtypes, bool bias = false, float vector_scale = 0.125f) {
+  return test::random_llama({.name = name,
+                             .dtypes = std::move(dtypes),
+                             .pairs = RopePairs::kInterleaved,
+                             .tied = true,
+                             .bias = bias,
+                             .hidden = 64,
+                             .ffn = 288,  // a segment of 256 and one of 32
+                             .n_heads = 4,
+                             .n_kv_heads = 2,
+                             .head_dim = 16,
+                             .vocab = 67,  // fills no group of rows
+                             .vector_scale = vector_scale});
+}
+
+template <typename Verb, typename Change>
+WholeModel changed(WholeModel model, Change change) {
+  for (Step& step : model.plan.steps)
+    if (auto* op = std::get_if<Verb>(&step.op)) change(*op);
+  return model;
+}
+
+// The models of the table. "loud": its keys and values are beyond f16.
+WholeModel make_model(const std::string& name) {
+  if (name == "f32") return small_llama("f32", {DType::kF32});
+  if (name == "f16") return small_llama("f16", {DType::kF16});
+  if (name == "bf16") return small_llama("bf16", {DType::kBF16});
+  if (name == "q8_0") return small_llama("q8_0", {DType::kQ8_0});
+  if (name == "q4_0") return small_llama("q4_0", {DType::kQ4_0});
+  if (name == "q4_1") return small_llama("q4_1", {DType::kQ4_1});
+  if (name == "bias") return small_llama("bias", {DType::kF32}, true);
+  if (name == "loud") return small_llama("loud", {DType::kF32}, true, 1e6f);
+  if (name == "window") return changed<Attention>(make_model("f32"), [](Attention& op) { op.window = 21; });
+  if (name == "scaled") return changed<Embed>(make_model("f32"), [](Embed& op) { op.scale = 0.75f; });
+  fail("no model is called {}", name);
+}
+
+const WholeModel& model(const std::string& name) {
+  static std::map<std::string, WholeModel> models;
+  const auto it = models.find(name);
+  return it != models.end() ? it->second : models.emplace(name, make_model(name)).first->second;
+}
+
+Diagnosis diagnosis_of(const WholeModel& m) {
+  const auto subject = make_cpu_backend({1, ""}), reference = make_reference_backend();
+  return diagnose(*subject, *reference, m.plan, m.source, {});
+}
+
+class Mutation : public ::testing::TestWithParam<PlantedBug> {
+ protected:
+  void TearDown() override { planted_bug = 0; }
+};
+
+TEST_P(Mutation, IsNamed) {
+  const PlantedBug& bug = GetParam();
+  planted_bug = bug.number;
+  const Diagnosis diagnosis = diagnosis_of(model(bug.model));
+  EXPECT_FALSE(diagnosis.healthy());
+  EXPECT_EQ(diagnosis.step, bug.step) << diagnosis.verdict;
+}
+
+INSTANTIATE_TEST_SUITE_P(Conformance, Mutation, ::testing::ValuesIn(test::kPlantedBugs), [](const auto& param) {
+  std::string name = param.param.id;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(Mutation, WithoutABugEveryModelIsHealthy) {
+  std::set<std::string> names;
+  for (const PlantedBug& bug : test::kPlantedBugs) names.insert(bug.model);
+  for (const std::string& name : names) {
+    const Diagnosis diagnosis = diagnosis_of(model(name));
+    EXPECT_TRUE(diagnosis.healthy()) << name << ": " << diagnosis.verdict;
+  }
+}
+
+}  // namespace
+}  // namespace llorch

@@ -58,6 +58,10 @@ void print_table(const nlohmann::json& r) {
                              decode ? fmt::format("{:.1f}%", 100 * number(m["share_of_read_roof"])) : "-",
                              number(m["gflop_per_s"]), 100 * number(m["share_of_f32_peak"]), 100 * number(m["spread"]));
   }
+  const nlohmann::json& logits = r["logits"];
+  std::cout << fmt::format("logits of a token: check {:.2f} us ({:.2f} % of its decode), hash {:.2f} us ({:.2f} %)\n",
+                           number(logits["check_us"]), 100 * number(logits["check_share_of_decode"]),
+                           number(logits["hash_us"]), 100 * number(logits["hash_share_of_decode"]));
   if (r.contains("matches_reference"))
     std::cout << (r["matches_reference"].get<bool>() ? "outputs: the reference's bits (same widths, one layer)\n"
                                                      : "outputs: DIFFER from the reference\n");
@@ -103,6 +107,11 @@ void run(const BenchFlags& flags) {
   report["load_s"] = result.load_s;
   report["decode"] = to_json(result.decode);
   report["prefill"] = to_json(result.prefill);
+  const double token_us = 1e6 / result.decode.tokens_per_s;
+  report["logits"] = {{"check_us", result.check_us},
+                      {"hash_us", result.hash_us},
+                      {"check_share_of_decode", result.check_us / token_us},
+                      {"hash_share_of_decode", result.hash_us / token_us}};
   if (flags.json)
     std::cout << report.dump(2) << "\n";
   else

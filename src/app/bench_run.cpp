@@ -8,6 +8,8 @@
 
 #include "app/bench.h"
 #include "backend/reference/reference_backend.h"
+#include "engine/logits_hash.h"
+#include "engine/tripwire.h"
 
 namespace llorch {
 namespace {
@@ -85,6 +87,25 @@ struct Repeats {
   }
 };
 
+// Once for each token that is decoded, because the logits then lie where the program's threads have left them.
+void measure_logits_work(Program& program, const BenchOptions& options, BenchResult& result) {
+  std::vector<double> check, hash;
+  LogitsHash logits_hash;
+  for (uint32_t i = 0; i < options.tokens; ++i) {
+    const std::span<const float> logits =
+        program.run(rows_of(program.plan(), program.options().kv.page_size, options.context + i, 1));
+    const auto start = Clock::now();
+    check_logits(logits);
+    check.push_back(1e6 * seconds_since(start));
+    const auto hash_start = Clock::now();
+    logits_hash.add(logits);
+    logits_hash.value();
+    hash.push_back(1e6 * seconds_since(hash_start));
+  }
+  result.check_us = median(check);
+  result.hash_us = median(hash);
+}
+
 // Multiply-adds times two of one token: all matrices but the embedding and, in prefill, the LM head; attention over
 // `positions`.
 double flops_per_token(const Plan& plan, double positions, bool with_head) {
@@ -161,6 +182,7 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
         program->run(rows_of(plan, compile.kv.page_size, options.context + i, 1));
     });
   }
+  measure_logits_work(*program, options, result);
   const uint32_t middle = options.context + options.tokens / 2;
   result.decode =
       decodes.measured(options.tokens, decode_bytes(plan, compile.kv, middle), flops_per_token(plan, middle, true));

@@ -138,17 +138,16 @@ LoadedModel load(const LoadOptions& options, const Logger& log) {
   WeightSource source;
   source.open = [&](const Weight& weight) { return files.checkpoint.at(weight.name); };
   source.close = [&](const Tensor& tensor) { files.checkpoint.release(tensor); };
-  const auto weights = out.device->place(files.model.plan, source);
+  out.weights = out.device->place(files.model.plan, source);
   CompileOptions compile;
   compile.kv = files.kv;
   compile.max_logit_rows = options.max_sequences;
   compile.max_rows = std::max(compile.max_rows, options.max_sequences);
-  out.program = out.device->compile(files.model.plan, weights, compile);
-  out.weight_bytes = weights->bytes();
+  out.program = out.device->compile(files.model.plan, out.weights, compile);
   const auto elapsed = std::chrono::steady_clock::now() - begin;
   log.info("model loaded", {{"model", out.config.name},
                             {"device", out.backend.device},
-                            {"weight_bytes", out.weight_bytes},
+                            {"weight_bytes", out.weights->bytes()},
                             {"program_bytes", out.program->bytes()},
                             {"kv_pages", files.kv.n_pages},
                             {"kv_page_size", files.kv.page_size},

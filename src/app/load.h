@@ -37,8 +37,8 @@ struct LoadedModel {
   BackendInfo backend;
   std::unique_ptr<Backend> device;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::unique_ptr<Program> program;  // its plan, context and KV pages: program->plan(), program->options()
-  size_t weight_bytes = 0;           // on the device
+  std::shared_ptr<const PlacedWeights> weights;
+  std::unique_ptr<Program> program;  // on them; its plan, context and KV pages: program->plan(), program->options()
 };
 
 // Device, verify, load. Throws InputError for what the caller can mend, Error otherwise.

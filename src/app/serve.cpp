@@ -5,6 +5,7 @@
 
 #include "app/callback.h"
 #include "app/commands.h"
+#include "app/isolation_gate.h"
 #include "app/load.h"
 #include "server/auth.h"
 #include "server/correlation.h"
@@ -14,7 +15,7 @@ namespace llorch {
 namespace {
 
 struct ServeOptions {
-  std::string worker_id, callback_url, log_level = "info";
+  std::string worker_id, callback_url, log_level = "info", self_test = "auto";
   LoadOptions load;
   ServerOptions server;
   double request_timeout_s = 0;
@@ -45,7 +46,7 @@ ServedModel served_model(const LoadedModel& loaded) {
   out.device = loaded.backend.device;
   out.numerics = loaded.numerics;
   out.version = LLORCH_VERSION;
-  out.vram_bytes = loaded.weight_bytes + loaded.program->bytes();
+  out.vram_bytes = loaded.weights->bytes() + loaded.program->bytes();
   out.context = loaded.program->plan().context();
   out.eos = loaded.eos;
   return out;
@@ -76,6 +77,7 @@ void serve(ServeOptions options) {
   engine_options.max_step_rows = loaded.program->options().max_rows;
   engine_options.max_prefill_rows = engine_options.max_step_rows;
   engine_options.device = model.device;
+  check_isolation(loaded, engine_options, options.self_test, log);
   Engine engine(std::move(loaded.program), engine_options);
   warm_up(engine, model.backend, log);
 
@@ -112,6 +114,12 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--max-connections", options->server.max_connections, "Connections at once")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--self-test", options->self_test,
+                   "on, off, or auto: before serving, show that what ran before changes no bit (auto: if that takes "
+                   "less than a second)")
+      ->check(CLI::IsMember({"on", "off", "auto"}))
       ->capture_default_str();
   command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off")
       ->envname("LLORCH_LOG")

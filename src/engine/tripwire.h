@@ -15,7 +15,8 @@ enum class LogitsFault : uint8_t {
 };
 
 // logits [vocab]; a vocabulary of one id is never kAllEqual. One pass of integer operations, which compilers turn into
-// vector instructions: 3520 logits take 0.5 us, 128k take 25 us (EPYC, one core, g++ 12).
+// vector instructions. `llorch bench` measures it: 1.2 us for 3520 logits, below 0.1 % of a decoded token of the
+// embedded model (EPYC, g++ 12).
 LogitsFault check_logits(std::span<const float> logits);
 
 // What the logits do, after "The logits at position 7": "hold NaN", "hold infinity", "are all equal", or "are sound".

@@ -147,6 +147,7 @@ TEST_F(EventStreamTest, ErrorsNameThePlace) {
   EXPECT_EQ(error["step"], "layers.3.attn_out");
   EXPECT_EQ(error["layer"], 3);
   EXPECT_EQ(error["shapes"], "[5, 2048] x [2048, 2048]");
+  EXPECT_EQ(error["dtype"], "f32");
   EXPECT_EQ(error["cause"], "out of memory");
   EXPECT_EQ(error["position"], 17);
   EXPECT_EQ(error["kv_len"], 18);

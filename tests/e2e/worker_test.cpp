@@ -226,10 +226,18 @@ TEST(WorkerLife, AnAbsentBackendIsRefusedAtStart) {
   }
 }
 
+TEST(WorkerLife, TheSelfTestCanBeLeftOut) {
+  Worker worker({"--self-test", "off"});
+  EXPECT_GT(worker.http(), 0);
+  EXPECT_THAT(worker.last_log_lines(), HasSubstr("self-test skipped"));
+  EXPECT_EQ(Worker({"--self-test", "perhaps"}).wait(), 2);
+}
+
 TEST(WorkerLife, TheStartIsLoggedInTheContractsOrder) {
   const std::string file = testing::TempDir() + "/llorch_e2e_start.log";
   {
-    WorkerProcess worker(LLORCH_EXECUTABLE, {"--port", "0", "--model", kTinyModel, "--worker-id", "w1"}, file);
+    WorkerProcess worker(LLORCH_EXECUTABLE,
+                         {"--port", "0", "--model", kTinyModel, "--worker-id", "w1", "--self-test", "on"}, file);
     ASSERT_TRUE(soon([&] { return worker.port().has_value(); })) << worker.last_log_lines();
   }
   std::vector<std::string> messages;
@@ -242,8 +250,11 @@ TEST(WorkerLife, TheStartIsLoggedInTheContractsOrder) {
     fields[messages.back()] = entry["fields"];
   }
   EXPECT_THAT(messages, testing::ElementsAre("worker starting", "device ready", "model verified", "model loaded",
-                                             "GPU warmup complete", "CPU warmup complete - ready for inference",
-                                             "HTTP server listening", "draining", "worker stopped"));
+                                             "self-test passed", "GPU warmup complete",
+                                             "CPU warmup complete - ready for inference", "HTTP server listening",
+                                             "draining", "worker stopped"));
+  EXPECT_TRUE(fields["self-test passed"]["duration_ms"].is_number());
+  EXPECT_EQ(fields["self-test passed"]["same_logits_after"].size(), 6u);
   EXPECT_TRUE(fields["GPU warmup complete"]["duration_ms"].is_number());
   EXPECT_THAT(fields["HTTP server listening"]["addr"].get<std::string>(), HasSubstr("127.0.0.1:"));
   const json& model = fields["model verified"];

@@ -32,6 +32,7 @@ class Hash {
 template <typename T>
 std::vector<const T*> by_name(const std::vector<T>& tensors) {
   std::vector<const T*> sorted;
+  sorted.reserve(tensors.size());
   for (const T& tensor : tensors) sorted.push_back(&tensor);
   std::sort(sorted.begin(), sorted.end(), [](const T* a, const T* b) { return a->name < b->name; });
   return sorted;

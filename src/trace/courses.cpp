@@ -188,6 +188,7 @@ std::vector<CourseCheck> course_checks(const CourseTokens& tokens) {
   const auto longest = static_cast<uint32_t>(tokens.watched.size());
   const std::vector<uint32_t> lengths = prefill_lengths(longest);
   std::vector<CourseCheck> checks;
+  checks.reserve(lengths.size() + 16);
   for (const uint32_t n : lengths)
     checks.push_back({n == 1 ? CheckKind::kToken : CheckKind::kPrefill,
                       n == 1 ? "1 token" : fmt::format("{} tokens", n),

@@ -139,6 +139,7 @@ class LocalWriter {
   }
   std::vector<WeightId> weights(const std::vector<WeightId>& ids) {
     std::vector<WeightId> out;
+    out.reserve(ids.size());
     for (const WeightId id : ids) out.push_back(weight(id));
     return out;
   }

@@ -126,7 +126,7 @@ struct Asked {
 // An engine on a program of its own.
 class ObservedEngine {
  public:
-  ObservedEngine(const EngineBench& bench, uint32_t n_pages, EngineOptions options) : bench_(bench) {
+  ObservedEngine(const EngineBench& bench, uint32_t n_pages, const EngineOptions& options) : bench_(bench) {
     auto program = std::make_unique<ObservedProgram>(
         bench.compile({.kv = {.n_pages = n_pages, .page_size = kPageSize, .dtype = bench.kv_dtype},
                        .max_rows = kMaxRows,

@@ -1,3 +1,4 @@
+// The probe sequence, the histories laid over a program before it, and the comparison of their logits.
 #include "engine/self_test.h"
 
 #include <algorithm>

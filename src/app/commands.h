@@ -21,5 +21,6 @@ void add_bench(CLI::App& app);
 void add_story(CLI::App& app);
 void add_inference(CLI::App& app);
 void add_trace(CLI::App& app);
+void add_diff(CLI::App& app);
 
 }  // namespace llorch

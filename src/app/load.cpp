@@ -65,6 +65,7 @@ Files open_files(const LoadOptions& options) {
   std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(checkpoint);
   const Model shape = load_model(checkpoint, 1);  // for the size of a page; without the whole rotation table
   KvShape kv;
+  if (options.kv_dtype == "f32") kv.dtype = DType::kF32;
   if (options.context > shape.config.context) {
     throw InputError(
         fmt::format("--ctx {}: the model was made for {} positions", options.context, shape.config.context));

@@ -30,11 +30,14 @@ int main(int argc, char** argv) {
   llorch::add_story(app);
   llorch::add_inference(app);
   llorch::add_trace(app);
+  llorch::add_diff(app);
   try {
     app.parse(argc, argv);
     return kOk;
   } catch (const CLI::Success& help) {
     return app.exit(help);
+  } catch (const CLI::RuntimeError& end) {  // a command that has said all in its output
+    return end.get_exit_code();
   } catch (const CLI::ParseError& error) {
     return report((std::string(error.what()) + " (see llorch --help)").c_str(), kBadInput);
   } catch (const llorch::InputError& error) {

@@ -32,21 +32,7 @@ TraceInfo info_of(const LoadedModel& model, const TraceOptions& options) {
   return info;
 }
 
-}  // namespace
-
-void add_trace_options(CLI::App& command, TraceOptions& options) {
-  CLI::Option* tokens =
-      command.add_option("--tokens", options.tokens, "Token ids, as 1,2,3")->delimiter(',')->allow_extra_args(false);
-  command.add_option("--prompt", options.prompt, "The text whose tokens are run")->excludes(tokens);
-  command.add_option("--decode", options.n_decode, "How many of the last tokens are decoded one at a time")
-      ->capture_default_str();
-  command
-      .add_option("--steps", options.steps, "Steps by name, * stands for any text: layers.*.attn_out (default: all)")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  command.add_option("--layers", options.layers, "Steps of these layers only, as A..B");
-}
-
+// The tokens of a run as the flags say.
 SequenceRun read_run(const TraceOptions& options, const Tokenizer& tokenizer) {
   if (options.tokens.empty() && options.prompt.empty())
     throw InputError("expected the tokens of a run: --tokens or --prompt");
@@ -59,18 +45,41 @@ SequenceRun read_run(const TraceOptions& options, const Tokenizer& tokenizer) {
   return run;
 }
 
-void trace_model(const TraceOptions& options, const std::filesystem::path& out) {
-  const LoadedModel model = load(options.load, Logger::to_nowhere());
-  SequenceRun run;
-  StepSet steps;
+}  // namespace
+
+void add_trace_options(CLI::App& command, TraceOptions& options) {
+  CLI::Option* tokens =
+      command.add_option("--tokens", options.tokens, "Token ids, as 1,2,3")->delimiter(',')->allow_extra_args(false);
+  command.add_option("--prompt", options.prompt, "The text whose tokens are run")->excludes(tokens);
+  command.add_option("--decode", options.n_decode, "How many of the last tokens are decoded one at a time")
+      ->capture_default_str();
+  command
+      .add_option("--steps", options.steps, "Steps by name, * stands for any text: layers.*.attn_out (default: all)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command.add_option("--kv-dtype", options.load.kv_dtype, "What keys and values are rounded to (default: f16)")
+      ->check(CLI::IsMember({"f16", "f32"}));
+  command.add_option("--layers", options.layers, "Steps of these layers only, as A..B");
+}
+
+TracedModel load_traced(const TraceOptions& options) {
+  TracedModel traced;
+  traced.model = load(options.load, Logger::to_nowhere());
+  const Program& program = *traced.model.program;
   try {
-    run = read_run(options, *model.tokenizer);
-    steps = read_steps(options, model.program->plan());
-    check_run(run, model.program->plan(), model.program->options());
+    traced.run = read_run(options, *traced.model.tokenizer);
+    traced.steps = read_steps(options, program.plan());
+    check_run(traced.run, program.plan(), program.options());
   } catch (const Error& error) {
     throw InputError(error.what());
   }
-  write_trace(out, *model.program, run, steps, info_of(model, options));
+  traced.info = info_of(traced.model, options);
+  return traced;
+}
+
+void trace_model(const TraceOptions& options, const std::filesystem::path& out) {
+  const TracedModel traced = load_traced(options);
+  write_trace(out, *traced.model.program, traced.run, traced.steps, traced.info);
 }
 
 }  // namespace llorch

@@ -9,6 +9,7 @@
 
 #include "app/load.h"
 #include "trace/record.h"
+#include "trace/trace_info.h"
 
 namespace llorch {
 
@@ -21,13 +22,21 @@ struct TraceOptions {
   std::string layers;              // "A..B"; empty: all
 };
 
-// All but those of `load`.
+// All but those of add_load_options().
 void add_trace_options(CLI::App& command, TraceOptions& options);
 
-// The tokens of a run as the flags say. Throws InputError.
-SequenceRun read_run(const TraceOptions& options, const Tokenizer& tokenizer);
+// A model that is loaded, and what the flags say is run on it.
+struct TracedModel {
+  LoadedModel model;
+  SequenceRun run;
+  StepSet steps;
+  TraceInfo info;  // all but tokens and steps
+};
 
-// Loads the model, runs the tokens and writes the trace. Throws InputError for what the caller can mend.
+// Loads the model. Throws InputError for what the caller can mend.
+TracedModel load_traced(const TraceOptions& options);
+
+// Loads the model, runs the tokens and writes the trace. Throws as load_traced() does, StepError when a step fails.
 void trace_model(const TraceOptions& options, const std::filesystem::path& out);
 
 }  // namespace llorch

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+
 #include "tensor/tensor.h"
 
 namespace llorch {
@@ -10,6 +12,16 @@ int Plan::find_step(std::string_view name) const {
   for (size_t i = 0; i < steps.size(); ++i)
     if (steps[i].name == name) return static_cast<int>(i);
   return -1;
+}
+
+std::optional<uint32_t> layer_of(std::string_view step) {
+  constexpr std::string_view kPrefix = "layers.";
+  if (step.substr(0, kPrefix.size()) != kPrefix) return std::nullopt;
+  step.remove_prefix(kPrefix.size());
+  uint32_t layer = 0;
+  const auto [end, error] = std::from_chars(step.data(), step.data() + step.size(), layer);
+  if (error != std::errc() || end == step.data() + step.size() || *end != '.') return std::nullopt;
+  return layer;
 }
 
 namespace {

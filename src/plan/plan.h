@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,6 +63,9 @@ struct Plan {
   // Index of the step with this name, or -1.
   int find_step(std::string_view name) const;
 };
+
+// Of "layers.3.attn_out" 3; of steps that belong to no layer nothing.
+std::optional<uint32_t> layer_of(std::string_view step);
 
 // Throws Error naming step, expected and got if a slot is read before it is written, a width or a weight's shape does
 // not fit, a name is not unique, or the last step does not write [.., vocab].

@@ -84,10 +84,13 @@ uint32_t argmax_agreement(const StepOutputs& o) {
 
 StepDiff diff_step(const StepOutputs& o) {
   LLORCH_CHECK(o.a.size() == o.b.size() && o.a.size() == o.positions.size() * o.width,
-               "{}: {} and {} values of [{}, {}]", o.step, o.a.size(), o.b.size(), o.positions.size(), o.width);
+               "{}: {} and {} values of [{}, {}]", o.what.name, o.a.size(), o.b.size(), o.positions.size(), o.width);
   StepDiff diff;
-  diff.step = o.step;
-  diff.verb = o.verb;
+  diff.step = o.what.name;
+  diff.verb = o.what.verb;
+  diff.dtype = o.what.dtype;
+  diff.text = o.what.text;
+  diff.first_position = o.positions.empty() ? 0 : o.positions.front();
   diff.rows = static_cast<uint32_t>(o.positions.size());
   diff.width = o.width;
   diff.bound = o.bound;
@@ -100,8 +103,12 @@ StepDiff diff_step(const StepOutputs& o) {
       row.add(a, b);
       if (!diff.first_nan && (std::isnan(a) || std::isnan(b))) diff.first_nan = {o.positions[r], i, a, b};
       if (same(a, b)) continue;
+      ++diff.n_differ;
       if (!diff.first_difference) diff.first_difference = {o.positions[r], i, a, b};
-      diff.max_abs = std::max(diff.max_abs, distance(a, b));
+      if (!diff.largest_difference || distance(a, b) > diff.max_abs) {
+        diff.largest_difference = {o.positions[r], i, a, b};
+        diff.max_abs = distance(a, b);
+      }
       if (!std::isnan(a) && !std::isnan(b)) ulps.push_back(static_cast<uint32_t>(std::abs(ordinal(a) - ordinal(b))));
     }
     diff.nmse_by_row.push_back(row.nmse());
@@ -116,22 +123,19 @@ StepDiff diff_step(const StepOutputs& o) {
   return diff;
 }
 
-std::vector<StepDiff> diff_recordings(const Plan& plan, const Recording& a, const Recording& b,
-                                      std::span<const double> bounds) {
+std::vector<StepDiff> diff_recordings(const Plan& plan, const Recording& a, const Recording& b) {
   std::vector<StepDiff> diffs;
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Recording::Rows &of_a = a.steps[i], &of_b = b.steps[i];
     if (of_a.positions.empty() || of_b.positions.empty()) continue;
     const Step& step = plan.steps[i];
     LLORCH_CHECK(of_a.positions == of_b.positions, "{}: the recordings are of other positions", step.name);
-    diffs.push_back(diff_step({.step = step.name,
-                               .verb = verb(step.op),
+    diffs.push_back(diff_step({.what = traced_step(plan, i),
                                .positions = of_a.positions,
                                .width = plan.slot(output_slot(step.op)).width,
                                .a = of_a.values,
                                .b = of_b.values,
-                               .is_logits = i + 1 == plan.steps.size(),
-                               .bound = bounds.empty() ? 0.0 : bounds[i]}));
+                               .is_logits = i + 1 == plan.steps.size()}));
   }
   return diffs;
 }

@@ -3,19 +3,18 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "plan/plan.h"
 #include "trace/diff_report.h"
 #include "trace/record.h"
+#include "trace/traced_step.h"
 
 namespace llorch {
 
 // One step's output on both sides, each [positions.size(), width].
 struct StepOutputs {
-  std::string_view step, verb;
+  TracedStep what;
   std::span<const uint32_t> positions;  // ascending
   uint32_t width = 0;
   std::span<const float> a, b;
@@ -29,10 +28,9 @@ struct StepOutputs {
 // out.
 StepDiff diff_step(const StepOutputs& outputs);
 
-// The steps that both recordings hold, in plan order. bounds: one for each step of the plan; empty: bits are promised.
-// Throws BugError if the two recordings of a step have other positions.
-std::vector<StepDiff> diff_recordings(const Plan& plan, const Recording& a, const Recording& b,
-                                      std::span<const double> bounds = {});
+// The steps that both recordings hold, in plan order; bits are promised. Throws BugError if the two recordings of a
+// step have other positions.
+std::vector<StepDiff> diff_recordings(const Plan& plan, const Recording& a, const Recording& b);
 
 // Index of the first step that is not within its bound, or -1.
 int first_outside(std::span<const StepDiff> steps);

@@ -14,7 +14,8 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 StepDiff diff(const std::vector<float>& a, const std::vector<float>& b, uint32_t width, double bound = 0.0) {
   std::vector<uint32_t> positions(a.size() / width);
   for (uint32_t r = 0; r < positions.size(); ++r) positions[r] = 10 + r;
-  return diff_step({"step", "linear", positions, width, a, b, true, bound});
+  const TracedStep what{"step", "linear", "f16", "its line"};
+  return diff_step({what, positions, width, a, b, true, bound});
 }
 
 TEST(Diff, EqualBitsAndAnyTwoNansAreEqual) {

@@ -1,21 +1,9 @@
 #include "trace/excerpt.h"
 
-#include <charconv>
 #include <map>
 
 namespace llorch {
 namespace {
-
-// The layer in "layers.3.attn_out", or none.
-std::optional<uint32_t> layer_of(std::string_view step) {
-  constexpr std::string_view kPrefix = "layers.";
-  if (step.substr(0, kPrefix.size()) != kPrefix) return std::nullopt;
-  step.remove_prefix(kPrefix.size());
-  uint32_t layer = 0;
-  const auto [end, error] = std::from_chars(step.data(), step.data() + step.size(), layer);
-  if (error != std::errc()) return std::nullopt;
-  return layer;
-}
 
 // Takes the weights that an op reads from one plan into another.
 class WeightMover {

@@ -195,8 +195,7 @@ std::vector<StepDiff> diff_local(Backend& a, Backend& b, const LocalInputs& inpu
     // Rotating by nothing makes NaN of an infinity: there b is asked again.
     const bool asks_b = std::holds_alternative<Attention>(step.op);
     const std::vector<float> of_b = asks_b ? output_of(b, local, inputs) : std::vector<float>();
-    diffs.push_back(diff_step({.step = step.name,
-                               .verb = verb(step.op),
+    diffs.push_back(diff_step({.what = traced_step(plan, i),
                                .positions = truth.positions,
                                .width = plan.slot(output_slot(step.op)).width,
                                .a = of_a,

@@ -36,14 +36,6 @@ std::optional<uint32_t> number(std::string_view text) {
   return value;
 }
 
-// Of "layers.3.attn" 3; of other steps nothing.
-std::optional<uint32_t> layer_of(std::string_view step) {
-  constexpr std::string_view kLayers = "layers.";
-  if (step.substr(0, kLayers.size()) != kLayers) return std::nullopt;
-  step.remove_prefix(kLayers.size());
-  return number(step.substr(0, step.find('.')));
-}
-
 }  // namespace
 
 LayerRange parse_layers(const std::string& text) {

@@ -57,7 +57,7 @@ void write_trace(const std::filesystem::path& path, Program& program, const Sequ
     index[i] = tensors.size();
     tensors.push_back(
         {step.name, DType::kF32, {static_cast<int64_t>(rows), int64_t{plan.slot(output_slot(step.op)).width}}, {}});
-    info.steps.push_back({step.name, std::string(verb(step.op)), to_text(plan, step)});
+    info.steps.push_back(traced_step(plan, i));
   }
   SafetensorsWriter writer(path, tensors, to_metadata(info));
   std::vector<uint64_t> written(tensors.size());  // bytes

@@ -5,14 +5,9 @@
 #include <string>
 #include <vector>
 
-namespace llorch {
+#include "trace/traced_step.h"
 
-// A step that a trace holds, for those who read it without the model.
-struct TracedStep {
-  std::string name, verb;
-  std::string text;       // its line of the plan: slots, weights, types, shapes
-  double rounding = 0.0;  // NMSE of its own arithmetic against exact numbers, at most (docs/numerics.md)
-};
+namespace llorch {
 
 // Stored as the metadata of the SafeTensors file.
 struct TraceInfo {

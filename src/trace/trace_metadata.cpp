@@ -67,12 +67,7 @@ std::vector<TracedStep> read_steps(const std::string& text, const std::string& w
       if (it == one.end() || !it->is_string()) fail("{}: step {}: expected a string \"{}\"", where, steps.size(), key);
       return it->get<std::string>();
     };
-    TracedStep step{string("name"), string("verb"), string("text")};
-    const auto rounding = one.find("rounding");
-    if (rounding == one.end() || !rounding->is_number() || !(rounding->get<double>() >= 0.0))
-      fail("{}: step {}: expected a number \"rounding\" of 0 or more", where, steps.size());
-    step.rounding = rounding->get<double>();
-    steps.push_back(std::move(step));
+    steps.push_back({string("name"), string("verb"), string("dtype"), string("text")});
   }
   return steps;
 }
@@ -82,7 +77,7 @@ std::vector<TracedStep> read_steps(const std::string& text, const std::string& w
 std::map<std::string, std::string> to_metadata(const TraceInfo& info) {
   nlohmann::ordered_json steps = nlohmann::ordered_json::array();
   for (const TracedStep& step : info.steps)
-    steps.push_back({{"name", step.name}, {"verb", step.verb}, {"text", step.text}, {"rounding", step.rounding}});
+    steps.push_back({{"name", step.name}, {"verb", step.verb}, {"dtype", step.dtype}, {"text", step.text}});
   return {{kVersionKey, kVersion},
           {"model", info.model},
           {"model_hash", info.model_hash},

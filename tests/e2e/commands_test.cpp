@@ -1,10 +1,8 @@
 // llorch as a user calls it: output, errors, exit codes, and no worker left behind.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <cstdio>
-
+#include "shell_for_test.h"
 #include "worker_for_test.h"
 
 namespace llorch {
@@ -12,22 +10,6 @@ namespace {
 
 using testing::HasSubstr;
 using testing::Not;
-
-struct Result {
-  int exit_code;
-  std::string output;  // stdout and stderr
-};
-
-Result shell(const std::string& command) {
-  FILE* pipe = ::popen(("{ " + command + " ; } 2>&1").c_str(), "r");
-  Result out{-1, {}};
-  char bytes[4096];
-  for (size_t n = 0; (n = std::fread(bytes, 1, sizeof bytes, pipe)) > 0;) out.output.append(bytes, n);
-  out.exit_code = WEXITSTATUS(::pclose(pipe));
-  return out;
-}
-
-Result llorch(const std::string& arguments) { return shell(std::string(LLORCH_EXECUTABLE) + " " + arguments); }
 
 const std::string kModel = std::string(" --model ") + kTinyModel;
 

@@ -13,7 +13,7 @@ FLOORS = {
     "format": 3, "plan": 3,
     "text": 4, "model": 4, "backend": 4,
     "engine": 5,
-    "recorder": 6, "server": 6, "trace": 6,
+    "server": 6, "trace": 6,
     "app": 7,
 }
 # Rooms inside backend/: they include backend/*.h and never each other.

@@ -22,5 +22,6 @@ void add_story(CLI::App& app);
 void add_inference(CLI::App& app);
 void add_trace(CLI::App& app);
 void add_diff(CLI::App& app);
+void add_doctor(CLI::App& app);
 
 }  // namespace llorch

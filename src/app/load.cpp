@@ -7,7 +7,6 @@
 #include <chrono>
 #include <map>
 
-#include "app/commands.h"
 #include "app/memory.h"
 #include "app/model_path.h"
 #include "backend/cpu/cpu_backend.h"
@@ -17,23 +16,6 @@
 
 namespace llorch {
 namespace {
-
-std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
-  const std::string name = options.backend.empty() ? "cpu" : options.backend;
-  if (name == "cuda" || name == "metal") {
-    throw InputError(fmt::format("--backend {}: this llorch was built without it; it has cpu and reference", name));
-  }
-  if (options.device != 0) {
-    throw InputError(fmt::format("--device {}: the backend {} has device 0 only", options.device, name));
-  }
-  if (name == "cpu") return make_cpu_backend({options.threads, {}});
-  return make_reference_backend();
-}
-
-std::string check_numerics(const LoadOptions& options) {
-  if (options.numerics == "fast") throw InputError("--numerics fast: the backends of this llorch have exact only");
-  return "exact";
-}
 
 // The dtype that holds most of the weights' bytes.
 std::string main_dtype(const Checkpoint& checkpoint) {
@@ -79,26 +61,9 @@ Files open_files(const LoadOptions& options) {
   return {std::move(checkpoint), std::move(model), kv, std::move(tokenizer)};
 }
 
-// Errors about the caller's files are the caller's to mend.
-Files open_files_or_blame(const LoadOptions& options) {
-  try {
-    return open_files(options);
-  } catch (const InputError&) {
-    throw;
-  } catch (const Error& error) {
-    throw InputError(error.what());
-  }
-}
-
 }  // namespace
 
-void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional) {
-  const std::string what = "Model: a directory, a .safetensors or .gguf file, or an installed model's name";
-  if (model_is_positional) {
-    command.add_option("MODEL", options.model, what)->required();
-  } else {
-    command.add_option("--model", options.model, what + " (default: the embedded model)");
-  }
+void add_backend_options(CLI::App& command, LoadOptions& options) {
   command.add_option("--backend", options.backend, "Backend (default: the best one that is present)")
       ->check(CLI::IsMember({"cpu", "cuda", "metal", "reference"}));
   command.add_option("--device,--cuda-device,--metal-device", options.device, "Device of the backend")
@@ -108,6 +73,29 @@ void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_pos
       ->check(CLI::IsMember({"exact", "fast"}));
   command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
       ->check(CLI::Range(1, 1024));
+}
+
+std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
+  const std::string name = options.backend.empty() ? "cpu" : options.backend;
+  if (name == "cuda" || name == "metal") {
+    throw InputError(fmt::format("--backend {}: this llorch was built without it; it has cpu and reference", name));
+  }
+  if (options.device != 0) {
+    throw InputError(fmt::format("--device {}: the backend {} has device 0 only", options.device, name));
+  }
+  if (options.numerics == "fast") throw InputError("--numerics fast: the backends of this llorch have exact only");
+  if (name == "cpu") return make_cpu_backend({options.threads, {}});
+  return make_reference_backend();
+}
+
+void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional) {
+  const std::string what = "Model: a directory, a .safetensors or .gguf file, or an installed model's name";
+  if (model_is_positional) {
+    command.add_option("MODEL", options.model, what)->required();
+  } else {
+    command.add_option("--model", options.model, what + " (default: the embedded model)");
+  }
+  add_backend_options(command, options);
   command.add_option("--ctx", options.context, "Positions of one sequence (default: the model's, bounded by memory)")
       ->check(CLI::PositiveNumber);
   command.add_option("--kv-memory", options.kv_memory, "Memory of the KV pages, as 512MB or 4GB")
@@ -116,12 +104,12 @@ void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_pos
 
 LoadedModel load(const LoadOptions& options, const Logger& log) {
   LoadedModel out;
-  out.numerics = check_numerics(options);
+  out.numerics = "exact";
   out.device = make_backend(options);
   out.backend = out.device->info();
   log.info("device ready", {{"backend", out.backend.name}, {"device", out.backend.device}});
 
-  Files files = open_files_or_blame(options);
+  Files files = blame_files([&] { return open_files(options); });
   out.config = files.model.config;
   out.dtype = main_dtype(files.checkpoint);
   out.tokenizer = files.tokenizer;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "app/commands.h"
 #include "backend/backend.h"
 #include "base/log.h"
 #include "model/config.h"
@@ -27,6 +28,12 @@ struct LoadOptions {
   uint32_t max_sequences = 64;  // of one step
 };
 
+// The flags that say on what a model runs: backend, device, numerics, threads.
+void add_backend_options(CLI::App& command, LoadOptions& options);
+
+// The backend of these flags. Throws InputError if it is not there.
+std::unique_ptr<Backend> make_backend(const LoadOptions& options);
+
 // The flags of every command that loads a model. With model_is_positional the model is the argument MODEL.
 void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional);
 
@@ -41,6 +48,18 @@ struct LoadedModel {
   std::shared_ptr<const PlacedWeights> weights;
   std::unique_ptr<Program> program;  // on them; its plan, context and KV pages: program->plan(), program->options()
 };
+
+// Calls open(). Errors about the caller's files are the caller's to mend: they become InputErrors.
+template <typename Open>
+auto blame_files(Open open) {
+  try {
+    return open();
+  } catch (const InputError&) {
+    throw;
+  } catch (const Error& error) {
+    throw InputError(error.what());
+  }
+}
 
 // Device, verify, load. Throws InputError for what the caller can mend, Error otherwise.
 LoadedModel load(const LoadOptions& options, const Logger& log);

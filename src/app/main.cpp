@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   llorch::add_inference(app);
   llorch::add_trace(app);
   llorch::add_diff(app);
+  llorch::add_doctor(app);
   try {
     app.parse(argc, argv);
     return kOk;

@@ -107,13 +107,6 @@ std::vector<uint32_t> prefill_lengths(uint32_t longest) {
   return lengths;
 }
 
-Course prefill(const CourseTokens& tokens, uint32_t n, bool shows_steps) {
-  CourseWriter writer(tokens, 64);
-  if (shows_steps) writer.show_steps();
-  writer.watched(n);
-  return std::move(writer).take();
-}
-
 Course prefill_then_decode(const CourseTokens& tokens, uint32_t n, uint32_t n_decoded) {
   CourseWriter writer(tokens, 64);
   writer.watched(n);
@@ -170,6 +163,13 @@ Course company(const CourseTokens& tokens, bool scatter) {
 }
 
 }  // namespace
+
+Course prefill(const CourseTokens& tokens, uint32_t n, bool shows_steps) {
+  CourseWriter writer(tokens, 64);
+  if (shows_steps) writer.show_steps();
+  writer.watched(n);
+  return std::move(writer).take();
+}
 
 CompileOptions Course::compile_options(DType kv_dtype) const {
   CompileOptions options{.kv = {.n_pages = 1, .page_size = page_size, .dtype = kv_dtype},

@@ -30,6 +30,9 @@ struct Course {
   CompileOptions compile_options(DType kv_dtype) const;
 };
 
+// The first n tokens in one batch, with all steps shown or as an engine runs it.
+Course prefill(const CourseTokens& tokens, uint32_t n, bool shows_steps);
+
 // A check by some courses, each on a program of its own.
 struct CourseCheck {
   CheckKind kind;

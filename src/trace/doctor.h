@@ -3,22 +3,35 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "engine/engine.h"
+#include "trace/cut.h"
 #include "trace/diff_report.h"
 
 namespace llorch {
 
-struct DoctorOptions {
-  std::vector<int32_t> tokens = {};   // of the sequence that is watched; empty: made from the vocabulary
-  uint32_t max_positions = 131;       // of that sequence: beyond two pages of 64, three chunks of softmax
-  uint64_t max_work = 2'500'000'000;  // multiply-adds of the reference (about a nanosecond each); larger models are cut
-  DType kv_dtype = DType::kF16;
-  EngineOptions engine = {};  // of the checks that go through an engine
+// What a check looks at; decides what its failure means.
+enum class CheckKind : uint8_t {
+  kDevice,   // it is there and takes the model
+  kModel,    // its weights, and what the reference makes of them, are finite
+  kWeights,  // they lie on the device as in the file
+  kVerbs,    // each step by itself, fed the reference's inputs
+  kToken,    // a single token
+  kPrefill,  // several tokens at once
+  kFusion,   // as it is run, neighbours fused
+  kDecode,   // row by row
+  kChunks,   // a prefill in chunks, logits of the last row only
+  kBorders,  // lengths around pages
+  kScatter,  // scattered pages that others have used before
+  kCompany,  // two sequences in a batch
+  kLayers,   // the layers that the other checks leave out
+  kEngine,   // a sequence through an engine
+  kHistory,  // the same after others
 };
 
 // Where the subject first left the reference in one check: the first batch that differs, there the first step.
@@ -33,23 +46,6 @@ struct Finding {
   std::string remark;    // what else was seen: an exception, a batch of the engine that is wrong
 };
 
-// What a check looks at; decides what its failure means.
-enum class CheckKind : uint8_t {
-  kDevice,   // it is there and takes the model
-  kWeights,  // they lie on the device as in the file
-  kVerbs,    // each step by itself, fed the reference's inputs
-  kToken,    // a single token
-  kPrefill,  // several tokens at once
-  kFusion,   // as it is run, neighbours fused
-  kDecode,   // row by row
-  kChunks,   // a prefill in chunks, logits of the last row only
-  kBorders,  // lengths around pages
-  kScatter,  // scattered pages that others have used before
-  kCompany,  // two sequences in a batch
-  kEngine,   // a sequence through an engine
-  kHistory,  // the same after others
-};
-
 struct Check {
   CheckKind kind = CheckKind::kDevice;
   std::string name;  // "33 tokens"
@@ -59,8 +55,18 @@ struct Check {
   std::optional<Finding> finding;  // of a failed check
 };
 
+struct DoctorOptions {
+  std::vector<int32_t> tokens = {};   // of the sequence that is watched; empty: made from the vocabulary
+  uint32_t max_positions = 131;       // of that sequence, if tokens are not given: two pages of 64, three chunks
+  uint64_t max_work = 2'500'000'000;  // multiply-adds of the reference; larger models are cut
+  DType kv_dtype = DType::kF16;
+  EngineOptions engine = {};                        // of the checks that go through an engine
+  std::function<void(const Check&)> on_check = {};  // hears of each check as it ends
+};
+
 struct Diagnosis {
   BackendInfo subject, reference;
+  Cut cut;
   std::vector<Check> checks;         // in the order of the recipe: the simplest first
   std::string step;                  // address of the first wrong step; empty if healthy, or if no step can be named
   std::optional<uint32_t> position;  // the first position at which it is wrong
@@ -69,9 +75,12 @@ struct Diagnosis {
   bool healthy() const;
 };
 
+// What of the plan is looked at with these options. Throws Error if the tokens do not fit the plan.
+Cut choose_cut(const Plan& plan, const DoctorOptions& options);
+
 // Runs the checks. The reference runs once, on the longest sequence; because no row's bits depend on anything but its
 // own sequence, everything else is compared with that. What the subject throws is found, not passed on. Throws Error
-// if the tokens do not fit the plan or the reference itself cannot run it. Takes some 500 MB for the largest cut.
+// if the tokens do not fit the plan or the reference itself cannot run it.
 Diagnosis diagnose(Backend& subject, Backend& reference, const Plan& plan, const WeightSource& source,
                    const DoctorOptions& options);
 

@@ -19,8 +19,11 @@ class ObservedProgram final : public Program {
     try {
       const std::span<const float> logits = program_->run(batch);
       logits_.assign(logits.begin(), logits.end());
-      if (expects_)
-        for (const Batch::Sequence& s : batch.sequences) look_at(batch, s);
+      for (const Batch::Sequence& s : batch.sequences)
+        if (expects_)
+          look_at(batch, s);
+        else
+          sample(batch, s, 0);  // also where the model itself is not finite
     } catch (...) {
       if (!finding_) finding_ = finding_of_exception();
       throw;
@@ -95,17 +98,21 @@ class ObservedProgram final : public Program {
     force_next(batch, s, who);
   }
 
-  // The logits of this sequence's rows become those after which its next token is sampled.
   void force_next(const Batch& batch, const Batch::Sequence& s, Who who) {
     const std::vector<int32_t>& tokens = tokens_of(who);
+    const uint32_t next = next_of(who);
+    sample(batch, s, next < tokens.size() ? tokens[next] : 0);
+  }
+
+  // The logits of this sequence's rows become those of which the token is sampled.
+  void sample(const Batch& batch, const Batch::Sequence& s, int32_t token) {
     const uint32_t vocab = plan().vocab;
     for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
       const uint32_t row = batch.logit_rows[i];
       if (row < s.first_row || row >= s.first_row + s.n_rows) continue;
       const auto logits = logits_.begin() + static_cast<ptrdiff_t>(i * vocab);
       std::fill_n(logits, vocab, 0.0f);
-      const uint32_t next = next_of(who);
-      logits[next < tokens.size() ? tokens[next] : 0] = 1.0f;
+      logits[token] = 1.0f;
     }
   }
 

@@ -17,18 +17,22 @@ std::string positions_text(const Finding& f) {
 
 std::string bits_text(float value) { return fmt::format("{} ({:08x})", value, std::bit_cast<uint32_t>(value)); }
 
-// What the first failed check, and those before it that passed, leave as the cause.
-std::string cause_text(const Check& check, const Finding& f) {
+// What the first failed check, and those before it that passed, leave as the cause. by_itself: the step is also wrong
+// when it is fed the reference's inputs.
+std::string cause_text(const Check& check, const Finding& f, bool by_itself) {
   const bool attends = f.verb == "attention";
   switch (check.kind) {
     case CheckKind::kDevice:
       return "the device does not take the model";
+    case CheckKind::kModel:
+      return "the model itself";
     case CheckKind::kWeights:
       return "its weights do not lie on the device as in the file";
     case CheckKind::kVerbs:
-      return "the step by itself, fed the reference's inputs";
+      return "the step by itself, fed the reference's inputs, though not among its neighbours";
     case CheckKind::kToken:
-      return attends ? "attention to a single position, or what rope_append stored there" : "the step itself";
+      if (attends) return "attention to a single position, or what rope_append stored there";
+      return by_itself ? "the step itself" : "not the step itself, which is right when fed the reference's inputs";
     case CheckKind::kPrefill:
       if (attends && !f.to_the_end) return "what a row may see, in a batch of several rows";
       if (attends) return "attention to several positions, or what rope_append stored there";
@@ -48,6 +52,8 @@ std::string cause_text(const Check& check, const Finding& f) {
       return "page tables, or what was left in a page that is used again";
     case CheckKind::kCompany:
       return "sequences of one batch are mixed";
+    case CheckKind::kLayers:
+      return "a layer that the other checks leave out";
     case CheckKind::kEngine:
       return "the engine's batches";
     case CheckKind::kHistory:
@@ -56,16 +62,36 @@ std::string cause_text(const Check& check, const Finding& f) {
   return {};
 }
 
-std::string verdict_text(const Check& check, const Finding& f) {
+std::string verdict_text(const Check& check, const Finding& f, bool by_itself) {
+  if (check.kind == CheckKind::kModel) return fmt::format("no backend can be right at {}: {}", f.step, f.remark);
   if (f.positions.empty()) {  // nothing was compared: something was thrown, or is wrong before any step
     const std::string what = f.step.empty() ? "no step can be named" : f.step + " failed";
     return fmt::format("{} in the check \"{}\": {}", what, check.name, f.remark);
   }
   std::string text =
-      fmt::format("{} differs from the reference {}: {}", f.step, positions_text(f), cause_text(check, f));
+      fmt::format("{} differs from the reference {}: {}", f.step, positions_text(f), cause_text(check, f, by_itself));
   if (!f.elements.empty()) text += "; " + f.elements;
   if (!f.remark.empty()) text += "; " + f.remark;
   return text;
+}
+
+// The check of steps by themselves, if it failed.
+const Check* failed_by_itself(const Diagnosis& d) {
+  const auto found = std::find_if(d.checks.begin(), d.checks.end(),
+                                  [](const Check& c) { return c.kind == CheckKind::kVerbs && !c.passed; });
+  return found == d.checks.end() ? nullptr : &*found;
+}
+
+// What says where: a sequence knows from which position on, and the longest prefill best.
+const Check& where(const Diagnosis& d, const Check& cause) {
+  const Check* named = nullptr;
+  for (const Check& check : d.checks) {
+    if (check.passed || !check.finding || check.finding->positions.empty() || check.kind < CheckKind::kToken) continue;
+    if (named == nullptr || (check.kind == CheckKind::kPrefill && check.finding->step == named->finding->step &&
+                             check.finding->positions.front() == named->finding->positions.front()))
+      named = &check;
+  }
+  return named == nullptr ? cause : *named;
 }
 
 }  // namespace
@@ -85,22 +111,23 @@ bool Diagnosis::healthy() const {
 }
 
 void conclude(Diagnosis& d) {
-  const auto failed = std::find_if(d.checks.begin(), d.checks.end(), [](const Check& check) { return !check.passed; });
-  if (failed == d.checks.end()) {
+  if (d.healthy()) {
     d.verdict = fmt::format("{} gives the reference's bits in all {} checks", d.subject.name, d.checks.size());
     return;
   }
-  // A sequence says from which position on; that a weight or a verb is wrong by itself says why.
-  const Check* named = &*failed;
+  const Check* by_itself = failed_by_itself(d);
+  // What says why: the first that failed; but whole runs say more than steps by themselves.
+  const Check* cause = by_itself;
   for (const Check& check : d.checks)
-    if (!check.passed && check.finding && !check.finding->positions.empty() && check.kind >= CheckKind::kToken) {
-      named = &check;
+    if (!check.passed && &check != by_itself) {
+      cause = &check;
       break;
     }
+  const Check* named = cause->kind == CheckKind::kModel ? cause : &where(d, *cause);
   const Finding finding = named->finding.value_or(Finding{});
   d.step = finding.step;
   if (!finding.positions.empty()) d.position = finding.positions.front();
-  d.verdict = verdict_text(*failed, finding);
+  d.verdict = verdict_text(*cause, finding, by_itself != nullptr && by_itself->finding->step == finding.step);
 }
 
 }  // namespace llorch

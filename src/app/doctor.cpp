@@ -98,6 +98,8 @@ void print_json(const Patient& patient, const Diagnosis& diagnosis, const Doctor
 // Throws CLI::RuntimeError with exit code 1 if the backend or the model is not healthy: all is said by then.
 void doctor(DoctorFlags& flags) {
   const std::unique_ptr<Backend> subject = make_backend(flags.load), reference = make_reference_backend();
+  flags.doctor.kv_dtype = kv_dtype_of(flags.load);
+  flags.doctor.engine.device = subject->info().device;
   const Patient patient = blame_files([&] {
     Patient opened = open_patient(flags);
     choose_cut(opened.model.plan, flags.doctor);  // are these tokens of the model?
@@ -107,7 +109,6 @@ void doctor(DoctorFlags& flags) {
     print_head(patient, subject->info(), reference->info(), flags);
     flags.doctor.on_check = print_check;
   }
-  flags.doctor.engine.device = subject->info().device;
   const WeightSource source{.open = [&](const Weight& w) { return patient.checkpoint.at(w.name); },
                             .close = [&](const Tensor& t) { patient.checkpoint.release(t); }};
   const Diagnosis diagnosis = diagnose(*subject, *reference, patient.model.plan, source, flags.doctor);
@@ -127,6 +128,7 @@ void add_doctor(CLI::App& app) {
                       "Model: a directory, a .safetensors or .gguf file, or an installed model's name (default: the "
                       "embedded model)");
   add_backend_options(*command, flags->load);
+  add_kv_dtype_option(*command, flags->load);
   CLI::Option* tokens = command->add_option("--tokens", flags->doctor.tokens, "Token ids that are run, as 1,2,3")
                             ->delimiter(',')
                             ->allow_extra_args(false);

@@ -47,7 +47,7 @@ Files open_files(const LoadOptions& options) {
   std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(checkpoint);
   const Model shape = load_model(checkpoint, 1);  // for the size of a page; without the whole rotation table
   KvShape kv;
-  if (options.kv_dtype == "f32") kv.dtype = DType::kF32;
+  kv.dtype = kv_dtype_of(options);
   if (options.context > shape.config.context) {
     throw InputError(
         fmt::format("--ctx {}: the model was made for {} positions", options.context, shape.config.context));
@@ -74,6 +74,13 @@ void add_backend_options(CLI::App& command, LoadOptions& options) {
   command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
       ->check(CLI::Range(1, 1024));
 }
+
+void add_kv_dtype_option(CLI::App& command, LoadOptions& options) {
+  command.add_option("--kv-dtype", options.kv_dtype, "What keys and values are rounded to (default: f16)")
+      ->check(CLI::IsMember({"f16", "f32"}));
+}
+
+DType kv_dtype_of(const LoadOptions& options) { return options.kv_dtype == "f32" ? DType::kF32 : DType::kF16; }
 
 std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
   const std::string name = options.backend.empty() ? "cpu" : options.backend;

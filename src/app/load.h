@@ -31,6 +31,10 @@ struct LoadOptions {
 // The flags that say on what a model runs: backend, device, numerics, threads.
 void add_backend_options(CLI::App& command, LoadOptions& options);
 
+// --kv-dtype: what keys and values are rounded to; and what it says.
+void add_kv_dtype_option(CLI::App& command, LoadOptions& options);
+DType kv_dtype_of(const LoadOptions& options);
+
 // The backend of these flags. Throws InputError if it is not there.
 std::unique_ptr<Backend> make_backend(const LoadOptions& options);
 

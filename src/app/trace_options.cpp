@@ -57,8 +57,7 @@ void add_trace_options(CLI::App& command, TraceOptions& options) {
       .add_option("--steps", options.steps, "Steps by name, * stands for any text: layers.*.attn_out (default: all)")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command.add_option("--kv-dtype", options.load.kv_dtype, "What keys and values are rounded to (default: f16)")
-      ->check(CLI::IsMember({"f16", "f32"}));
+  add_kv_dtype_option(command, options.load);
   command.add_option("--layers", options.layers, "Steps of these layers only, as A..B");
 }
 

@@ -56,9 +56,10 @@ struct Check {
 };
 
 struct DoctorOptions {
-  std::vector<int32_t> tokens = {};   // of the sequence that is watched; empty: made from the vocabulary
-  uint32_t max_positions = 131;       // of that sequence, if tokens are not given: two pages of 64, three chunks
-  uint64_t max_work = 2'500'000'000;  // multiply-adds of the reference; larger models are cut
+  std::vector<int32_t> tokens = {};  // of the sequence that is watched; empty: made from the vocabulary
+  uint32_t max_positions = 131;      // of that sequence, if tokens are not given: two pages of 64, three chunks
+  // Multiply-adds of the reference; larger models are cut. 1.3 ns each with bf16 weights, 2.1 ns with q4_1 (EPYC).
+  uint64_t max_work = 2'500'000'000;
   DType kv_dtype = DType::kF16;
   EngineOptions engine = {};                        // of the checks that go through an engine
   std::function<void(const Check&)> on_check = {};  // hears of each check as it ends
@@ -80,7 +81,9 @@ Cut choose_cut(const Plan& plan, const DoctorOptions& options);
 
 // Runs the checks. The reference runs once, on the longest sequence; because no row's bits depend on anything but its
 // own sequence, everything else is compared with that. What the subject throws is found, not passed on. Throws Error
-// if the tokens do not fit the plan or the reference itself cannot run it.
+// if the tokens do not fit the plan or the reference itself cannot run it. Most of the time is the reference's: 2 s for
+// the embedded model of 7 M weights, 7 s for one of 135 M in Q4_1. Memory: the weights on both sides and 8 bytes for
+// each value that a step gives at each position; 93 MB and 312 MB for these two.
 Diagnosis diagnose(Backend& subject, Backend& reference, const Plan& plan, const WeightSource& source,
                    const DoctorOptions& options);
 

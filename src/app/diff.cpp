@@ -13,6 +13,7 @@
 #include "format/checkpoint.h"
 #include "format/checkpoint_hash.h"
 #include "format/printable.h"
+#include "trace/diff_html.h"
 #include "trace/diff_json.h"
 #include "trace/diff_text.h"
 #include "trace/diff_traces.h"
@@ -152,6 +153,13 @@ DiffReport diff_each_step(const DiffOptions& options) {
   return report;
 }
 
+void write_html(const std::string& path, const DiffReport& report) {
+  std::ofstream out(path, std::ios::binary);
+  out << to_html(report);
+  out.close();
+  if (!out) throw InputError(fmt::format("--html {}: cannot be written", path));
+}
+
 void diff(const DiffOptions& options) {
   DiffReport report = options.local ? diff_each_step(options) : diff_sides(options);
   report.name_a = options.a;
@@ -162,6 +170,7 @@ void diff(const DiffOptions& options) {
     fmt::print("{}", to_text(report));
   }
   std::fflush(stdout);
+  if (!options.html.empty()) write_html(options.html, report);
   if (!report.same()) throw CLI::RuntimeError(1);
 }
 
@@ -180,6 +189,7 @@ void add_diff(CLI::App& app) {
   add_trace_options(*command, options->trace);
   command->add_flag("--local", options->local, "Feed each step of A what B fed it, so that no error hides another");
   command->add_flag("--json", options->json, "Print JSON");
+  command->add_option("--html", options->html, "Write a page with a picture to this file");
   command->callback([options] { diff(*options); });
 }
 

@@ -127,6 +127,24 @@ TEST_F(Diff, JsonSaysTheSameForPrograms) {
   EXPECT_EQ(nlohmann::json::parse(refused.output)["mismatches"][0]["field"], "tokens");
 }
 
+TEST_F(Diff, HtmlIsOneFileThatLoadsNothing) {
+  const std::string path = trace("whole");
+  const std::string changed = edited(path, "layers.0.act", 3, [](float x) { return x + 1; });
+  EXPECT_EQ(llorch("diff " + changed + " " + path + " --html " + file("page.html")).exit_code, 1);
+  std::ostringstream text;
+  text << std::ifstream(file("page.html")).rdbuf();
+  const std::string html = text.str();
+  EXPECT_THAT(html, testing::StartsWith("<!doctype html>"));
+  EXPECT_THAT(html, testing::EndsWith("</html>\n"));
+  EXPECT_THAT(html, HasSubstr("<strong>layers.0.act</strong>"));
+  EXPECT_THAT(html, HasSubstr("<svg class=\"map\""));
+  for (const char* outside : {"http:", "https:", "<script", "<link", "<img", "url("})
+    EXPECT_THAT(html, Not(HasSubstr(outside)));
+  const Result unwritable = llorch("diff " + path + " " + path + " --html /nowhere/page.html");
+  EXPECT_EQ(unwritable.exit_code, 2);
+  EXPECT_THAT(unwritable.output, HasSubstr("--html /nowhere/page.html: cannot be written"));
+}
+
 TEST_F(Diff, WhatCannotBeComparedExitsWithTwoAndBothValues) {
   const std::string path = trace("whole");
   const std::string tiny = std::string(" --model ") + kTiny;

@@ -176,7 +176,15 @@ TEST_F(Doctor, StepsByThemselvesAreCountedByVerb) {
               HasSubstr("layers.0.attn_norm differs from the reference from position 0 on: the step itself"));
 }
 
-// The one whose weights are swapped in the whole plan only.
+TEST_F(Doctor, RotationIsSeenFromTheSecondPositionOn) {
+  const Diagnosis d = look_at({.plan = [](Plan& plan) {
+    for (float& sin : plan.rope.sin) sin = -sin;
+  }});
+  EXPECT_EQ(d.step, "layers.0.rope_append");
+  EXPECT_THAT(d.verdict, HasSubstr("from position 1 on: rotation: its pairs, signs or positions"));
+}
+
+// As if the step before it had left it other inputs.
 TEST_F(Doctor, AStepThatIsWrongAmongOthersOnly) {
   const Diagnosis d = look_at({.plan = [](Plan& plan) {
     if (plan.find_step("layers.1.ffn_norm") < 0 || plan.find_step("embed") < 0) return;

@@ -80,8 +80,9 @@ class ObservedProgram final : public Program {
     if (at != s.first_position)
       remark = fmt::format("the engine gave position {} to the token of position {}", s.first_position, at);
     else if (at > next_of(who))
-      remark = fmt::format("the engine's batch begins at position {}: positions {} to {} were never computed", at,
-                           next_of(who), at - 1);
+      remark = fmt::format("the engine's batch begins at position {}: {} never computed", at,
+                           at - next_of(who) == 1 ? fmt::format("position {} was", next_of(who))
+                                                  : fmt::format("positions {} to {} were", next_of(who), at - 1));
     next_of(who) = at + s.n_rows;
     const std::vector<float> logits = std::move(logits_);
     if (who == Who::kWatched && !finding_) {

@@ -6,6 +6,8 @@
 namespace llorch {
 namespace {
 
+constexpr uint32_t kChunk = 64;  // of softmax (docs/numerics.md); a page holds one at most
+
 // "from position 1 on", "at position 7", "at positions 3 to 9".
 std::string positions_text(const Finding& f) {
   if (f.positions.empty()) return "";
@@ -17,9 +19,9 @@ std::string positions_text(const Finding& f) {
 
 std::string bits_text(float value) { return fmt::format("{} ({:08x})", value, std::bit_cast<uint32_t>(value)); }
 
-// What the first failed check, and those before it that passed, leave as the cause. by_itself: the step is also wrong
+// What the first failed check, and those before it that passed, leave as the cause. right_by_itself: every step is,
 // when it is fed the reference's inputs.
-std::string cause_text(const Check& check, const Finding& f, bool by_itself) {
+std::string cause_text(const Check& check, const Finding& f, bool right_by_itself) {
   const bool attends = f.verb == "attention";
   switch (check.kind) {
     case CheckKind::kDevice:
@@ -32,8 +34,11 @@ std::string cause_text(const Check& check, const Finding& f, bool by_itself) {
       return "the step by itself, fed the reference's inputs, though not among its neighbours";
     case CheckKind::kToken:
       if (attends) return "attention to a single position, or what rope_append stored there";
-      return by_itself ? "the step itself" : "not the step itself, which is right when fed the reference's inputs";
+      return right_by_itself ? "not the step itself, which is right when fed the reference's inputs"
+                             : "the step itself";
     case CheckKind::kPrefill:
+      if (f.verb == "rope_append") return "rotation: its pairs, signs or positions";
+      if (attends && f.positions.front() >= kChunk) return "what lies behind 64 positions: chunks of softmax, pages";
       if (attends && !f.to_the_end) return "what a row may see, in a batch of several rows";
       if (attends) return "attention to several positions, or what rope_append stored there";
       return "batches of several rows";
@@ -62,14 +67,14 @@ std::string cause_text(const Check& check, const Finding& f, bool by_itself) {
   return {};
 }
 
-std::string verdict_text(const Check& check, const Finding& f, bool by_itself) {
+std::string verdict_text(const Check& check, const Finding& f, bool right_by_itself) {
   if (check.kind == CheckKind::kModel) return fmt::format("no backend can be right at {}: {}", f.step, f.remark);
   if (f.positions.empty()) {  // nothing was compared: something was thrown, or is wrong before any step
     const std::string what = f.step.empty() ? "no step can be named" : f.step + " failed";
     return fmt::format("{} in the check \"{}\": {}", what, check.name, f.remark);
   }
-  std::string text =
-      fmt::format("{} differs from the reference {}: {}", f.step, positions_text(f), cause_text(check, f, by_itself));
+  std::string text = fmt::format("{} differs from the reference {}: {}", f.step, positions_text(f),
+                                 cause_text(check, f, right_by_itself));
   if (!f.elements.empty()) text += "; " + f.elements;
   if (!f.remark.empty()) text += "; " + f.remark;
   return text;
@@ -127,7 +132,7 @@ void conclude(Diagnosis& d) {
   const Finding finding = named->finding.value_or(Finding{});
   d.step = finding.step;
   if (!finding.positions.empty()) d.position = finding.positions.front();
-  d.verdict = verdict_text(*cause, finding, by_itself != nullptr && by_itself->finding->step == finding.step);
+  d.verdict = verdict_text(*cause, finding, by_itself == nullptr);
 }
 
 }  // namespace llorch

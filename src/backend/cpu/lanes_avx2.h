@@ -17,6 +17,7 @@ struct Avx2Lanes {
   };
   static constexpr int kFloatTile = 6;  // x 2 registers = 12 of 16
   static constexpr int kFloatGroups = 1;
+  static constexpr bool kWidenOnce = false;
   static constexpr int kQuantTile = 4;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

@@ -14,6 +14,7 @@ struct Avx512Lanes {
   using I = __m512i;
   static constexpr int kFloatTile = 12;  // activation rows per tile: x 2 groups = 24 of 32 registers
   static constexpr int kFloatGroups = 2;
+  static constexpr bool kWidenOnce = true;
   static constexpr int kQuantTile = 12;
 
   static F zero() { return _mm512_setzero_ps(); }

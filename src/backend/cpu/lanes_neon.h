@@ -17,6 +17,7 @@ struct NeonLanes {
   };
   static constexpr int kFloatTile = 4;  // x 4 registers = 16 of 32, the rest hold weights and activations
   static constexpr int kFloatGroups = 1;
+  static constexpr bool kWidenOnce = false;
   static constexpr int kQuantTile = 4;
 
   // Applies f to each of the four registers.

@@ -7,10 +7,11 @@
 
 namespace llorch {
 
-// Bad input of the person who called: a flag, a model file. Exit code 2, where other errors are 1.
-class InputError : public Error {
+// Bad input of the person who called: a flag, a model file. Exit code 2.
+class InputError : public CodedError {
  public:
-  using Error::Error;
+  explicit InputError(const std::string& message, ErrorCode code = ErrorCode::kInvalidInput)
+      : CodedError(code, message) {}
 };
 
 void add_serve(CLI::App& app);

@@ -53,15 +53,15 @@ struct LoadedModel {
   std::unique_ptr<Program> program;  // on them; its plan, context and KV pages: program->plan(), program->options()
 };
 
-// Calls open(). Errors about the caller's files are the caller's to mend: they become InputErrors.
+// Calls open(). Errors about the caller's files are the caller's to mend: those without a code become INVALID_MODEL.
 template <typename Open>
 auto blame_files(Open open) {
   try {
     return open();
-  } catch (const InputError&) {
+  } catch (const CodedError&) {
     throw;
   } catch (const Error& error) {
-    throw InputError(error.what());
+    throw InputError(error.what(), ErrorCode::kInvalidModel);
   }
 }
 

@@ -5,15 +5,21 @@
 #include <iostream>
 
 #include "app/commands.h"
+#include "engine/request_failure.h"
 
 namespace {
 
-enum ExitCode { kOk = 0, kFailed = 1, kBadInput = 2 };
-
-int report(const char* message, ExitCode code) {
+int report(const std::string& message, int exit_code) {
   std::cout.flush();
-  std::fprintf(stderr, "llorch: %s\n", message);
-  return code;
+  std::fprintf(stderr, "llorch: %s\n", message.c_str());
+  return exit_code;
+}
+
+// What failed, its causes and its code, in one line.
+int report(const std::exception& error) {
+  const llorch::FailEvent failure = llorch::failure_of(error, llorch::ErrorCode::kCommandFailed);
+  const llorch::ErrorInfo& info = llorch::info(failure.code);
+  return report(fmt::format("{} [{}]", llorch::with_causes(failure), info.name), info.exit != 0 ? info.exit : 1);
 }
 
 }  // namespace
@@ -34,16 +40,15 @@ int main(int argc, char** argv) {
   llorch::add_doctor(app);
   try {
     app.parse(argc, argv);
-    return kOk;
+    return 0;
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::RuntimeError& end) {  // a command that has said all in its output
     return end.get_exit_code();
   } catch (const CLI::ParseError& error) {
-    return report((std::string(error.what()) + " (see llorch --help)").c_str(), kBadInput);
-  } catch (const llorch::InputError& error) {
-    return report(error.what(), kBadInput);
+    return report(std::string(error.what()) + " (see llorch --help)",
+                  llorch::info(llorch::ErrorCode::kInvalidInput).exit);
   } catch (const std::exception& error) {
-    return report(error.what(), kFailed);
+    return report(error);
   }
 }

@@ -63,11 +63,12 @@ KvBudget choose_kv_budget(const KvWish& wish) {
   const uint64_t context = wish.context != 0 ? wish.context : std::min(wanted_context, allowed_pages * wish.page_size);
   const uint64_t context_pages = std::max<uint64_t>(1, pages_of(context, wish));
   if (context_pages > allowed_pages) {
-    throw InputError(fmt::format("KV pages: one sequence of {} positions needs {:.1f} MiB, but {} {:.1f} MiB; {}",
-                                 std::max<uint64_t>(context, 1),
-                                 static_cast<double>(context_pages * wish.page_bytes) / kMiB,
-                                 wish.kv_memory != 0 ? "--kv-memory allows" : "half of the free memory is",
-                                 static_cast<double>(allowed_bytes) / kMiB, "lower --ctx or give more --kv-memory"));
+    throw InputError(
+        fmt::format("KV pages: one sequence of {} positions needs {:.1f} MiB, but {} {:.1f} MiB; {}",
+                    std::max<uint64_t>(context, 1), static_cast<double>(context_pages * wish.page_bytes) / kMiB,
+                    wish.kv_memory != 0 ? "--kv-memory allows" : "half of the free memory is",
+                    static_cast<double>(allowed_bytes) / kMiB, "lower --ctx or give more --kv-memory"),
+        ErrorCode::kOutOfPages);
   }
   const uint64_t enough = std::max(context_pages, pages_of(kDefaultPositions, wish));
   const uint64_t pages = wish.kv_memory != 0 ? allowed_pages : std::min(allowed_pages, enough);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "app/commands.h"
+#include "app/load.h"
 #include "app/model_path.h"
 #include "format/checkpoint.h"
 #include "model/model.h"
@@ -15,11 +16,7 @@ void add_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand("plan", "Print a model's forward pass: a line a step, with shapes and dtypes");
   command->add_option("MODEL", *model, "A directory, a file, or an installed model's name (default: the embedded one)");
   command->callback([model] {
-    try {
-      fmt::print("{}", to_text(load_model(Checkpoint::open(find_model(*model))).plan));
-    } catch (const Error& error) {
-      throw InputError(error.what());
-    }
+    blame_files([&] { fmt::print("{}", to_text(load_model(Checkpoint::open(find_model(*model))).plan)); });
   });
 }
 

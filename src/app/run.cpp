@@ -9,8 +9,11 @@
 #include "app/bench.h"
 #include "app/commands.h"
 #include "app/load.h"
+#include "engine/fault_trace.h"
 #include "engine/logits_hash.h"
+#include "engine/request_failure.h"
 #include "engine/sampler.h"
+#include "engine/tripwire.h"
 #include "server/event_stream.h"
 
 namespace llorch {
@@ -42,6 +45,15 @@ class LoneSequence {
       tokens = tokens.subspan(max_rows);
     }
     return step(tokens, true);
+  }
+
+  // Why the last logits have this fault. tokens: all that were run.
+  FailEvent trace_fault(LogitsFault fault, std::span<const int32_t> tokens, const std::string& device) {
+    Request request;
+    request.tokens.assign(tokens.begin(), tokens.end());
+    Sequence sequence(0, std::move(request), {});
+    sequence.pages = pages_;
+    return llorch::trace_fault(program_, fault, sequence, device);
   }
 
  private:
@@ -85,9 +97,10 @@ RunResult generate(LoadedModel& model, std::span<const int32_t> prompt, const Ru
   const auto decode_begin = Clock::now();
   out.prefill_s = std::chrono::duration<double>(decode_begin - begin).count();
   for (uint32_t index = 0; index < options.max_tokens; ++index) {
+    if (const LogitsFault fault = check_logits(logits); fault != LogitsFault::kNone)
+      throw RequestError("the run ends", sequence.trace_fault(fault, history, model.backend.device));
     hash.add(logits);
     const int32_t id = sampler.sample(logits, options.sampling, history, index);
-    if (id == kNoToken) fail("NUMERIC_FAULT: the logits after {} tokens are not finite", history.size());
     if (std::binary_search(model.eos.begin(), model.eos.end(), id)) {
       out.stop_reason = "EOS";
       break;
@@ -132,8 +145,13 @@ void run(RunOptions options) {
                                  prompt.size(), options.max_tokens, prompt.size() + options.max_tokens, context));
   }
   print(options.prompt);
-  const RunResult result = generate(model, prompt, options);
-  print_figures(model, result, prompt.size());
+  try {
+    const RunResult result = generate(model, prompt, options);
+    print_figures(model, result, prompt.size());
+  } catch (...) {
+    print("\n");  // what went wrong is told on a line of its own
+    throw;
+  }
 }
 
 }  // namespace

@@ -7,8 +7,11 @@
 #include "app/commands.h"
 #include "app/isolation_gate.h"
 #include "app/load.h"
+#include "base/fault.h"
+#include "engine/request_failure.h"
 #include "server/auth.h"
 #include "server/correlation.h"
+#include "server/event_stream.h"
 #include "server/server.h"
 
 namespace llorch {
@@ -20,6 +23,7 @@ struct ServeOptions {
   ServerOptions server;
   double request_timeout_s = 0;
   double drain_timeout_s = 30;
+  double stall_timeout_s = 60;
 };
 
 std::chrono::milliseconds to_ms(double seconds) {
@@ -57,8 +61,8 @@ std::string address_of(const boost::asio::ip::tcp::endpoint& endpoint) {
   return fmt::format("{}:{}", endpoint.address().is_v6() ? "[" + address + "]" : address, endpoint.port());
 }
 
-void serve(ServeOptions options) {
-  const Logger log = Logger::to_stdout(parse_log_level(options.log_level));
+// The worker's whole life.
+void live(ServeOptions& options, const Logger& log) {
   if (const char* token = std::getenv("LLORCH_API_TOKEN")) options.server.token = token;
   try {
     check_bind_address(options.server.host, options.server.token);  // before the minutes that a load may take
@@ -67,6 +71,7 @@ void serve(ServeOptions options) {
   }
   if (options.request_timeout_s > 0) options.server.request_timeout = to_ms(options.request_timeout_s);
   options.server.drain_timeout = to_ms(options.drain_timeout_s);
+  options.server.stall_timeout = to_ms(options.stall_timeout_s);
   if (options.worker_id.empty()) options.worker_id = random_uuid();
   log.info("worker starting", {{"worker_id", options.worker_id}, {"version", LLORCH_VERSION}});
 
@@ -83,11 +88,26 @@ void serve(ServeOptions options) {
 
   Server server(options.server, model, loaded.tokenizer, engine, log);
   const std::string address = address_of(server.listen());
+  begin_serving_faults();
   log.info("HTTP server listening", {{"addr", address}, {"worker_id", options.worker_id}});
   const Callback callback(options.callback_url,
                           {options.worker_id, model.vram_bytes, "http://" + address, model.name, model.backend}, log);
   if (!server.run()) std::_Exit(1);  // a second signal: a step that is running is not waited for
+  if (const auto broken = engine.broken()) throw RequestError("the worker ends", *broken);
   log.info("worker stopped", {{"worker_id", options.worker_id}});
+}
+
+void serve(ServeOptions options) {
+  const Logger log = Logger::to_stdout(parse_log_level(options.log_level));
+  try {
+    live(options, log);
+  } catch (const std::exception& error) {
+    const FailEvent failure = failure_of(error, ErrorCode::kCommandFailed);
+    Logger::Fields fields = {{"code", to_string(failure.code)}, {"error", failure.message}};
+    fields.update(failure_detail(failure));
+    log.error("worker failed", fields);
+    throw;
+  }
 }
 
 }  // namespace
@@ -105,6 +125,9 @@ void add_serve(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--drain-timeout", options->drain_timeout_s, "Seconds for running jobs after SIGTERM")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--stall-timeout", options->stall_timeout_s, "Seconds after which a step counts as hanging")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--max-running", options->load.max_sequences, "Sequences of one step")
       ->check(CLI::Range(1, 1024))

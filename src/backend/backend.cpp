@@ -2,9 +2,9 @@
 
 namespace llorch {
 
-StepError::StepError(StepFailure failure)
-    : Error(fmt::format("step {} ({}) {} on {}: {}", failure.step, failure.verb, failure.shapes, failure.device,
-                        failure.cause)),
+StepError::StepError(StepFailure failure, ErrorCode code)
+    : CodedError(code, fmt::format("step {} ({}) failed on {}, {}", failure.step, failure.verb, failure.device,
+                                   failure.shapes)),
       failure_(std::move(failure)) {}
 
 namespace {
@@ -38,22 +38,20 @@ std::string step_dtype(const Plan& plan, const Op& op) {
 
 StepFailure describe_step(const Plan& plan, size_t step, uint32_t rows, const std::string& device) {
   const Step& s = plan.steps[step];
-  return {s.name, std::string(verb(s.op)), step_shapes(plan, s.op, rows), device, {}, step_dtype(plan, s.op)};
+  return {s.name, std::string(verb(s.op)), step_shapes(plan, s.op, rows), device, step_dtype(plan, s.op)};
 }
 
 void rethrow_as_step_error(const Plan& plan, size_t step, uint32_t rows, const std::string& device) {
-  std::string cause = "an exception of unknown type";
+  ErrorCode code = ErrorCode::kWorkerFault;
   try {
     throw;
   } catch (const StepError&) {
     throw;
   } catch (const std::exception& error) {
-    cause = error.what();
-  } catch (...) {
+    code = code_of(error, ErrorCode::kInferenceFailed);
+  } catch (...) {  // of no type that is known: a bug
   }
-  StepFailure failure = describe_step(plan, step, rows, device);
-  failure.cause = cause;
-  throw StepError(std::move(failure));
+  std::throw_with_nested(StepError(describe_step(plan, step, rows, device), code));
 }
 
 void check_kv(const KvShape& kv) {

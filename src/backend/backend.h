@@ -81,27 +81,29 @@ struct BackendInfo {
   std::string device;  // "AMD EPYC 9654 (avx512vnni, 2 threads)"
 };
 
-// Where a step failed: its address, shapes and device, then the cause.
+// Where a step failed: its address, shapes and device.
 struct StepFailure {
-  std::string step, verb, shapes, device, cause;
+  std::string step, verb, shapes, device;
   std::string dtype = "f32";  // of the weights that it reads; f32 if it reads none
 };
 
-// All of it but the cause. rows: of the batch, at this step.
+// rows: of the batch, at this step.
 StepFailure describe_step(const Plan& plan, size_t step, uint32_t rows, const std::string& device);
 
-// A failure inside a Program's step. what() carries all of the failure's fields.
-class StepError : public Error {
+// A failure inside a Program's step, with its cause nested (cause_chain() in base/error.h). The code is the cause's,
+// INFERENCE_FAILED of an Error without one; a backend that has lost its device throws a CodedError of DEVICE_LOST.
+// what() is one sentence of the failure's fields.
+class StepError : public CodedError {
  public:
-  explicit StepError(StepFailure failure);
+  explicit StepError(StepFailure failure, ErrorCode code = ErrorCode::kInferenceFailed);
   const StepFailure& failure() const { return failure_; }
 
  private:
   StepFailure failure_;
 };
 
-// For backends, inside a catch block: throws the exception that is being handled as a StepError of this step (a
-// StepError as it is). rows: of the batch, at this step.
+// For backends, inside a catch block: throws a StepError of this step whose cause is the exception that is being
+// handled (which, if it is a StepError, is thrown as it is). rows: of the batch, at this step.
 [[noreturn]] void rethrow_as_step_error(const Plan& plan, size_t step, uint32_t rows, const std::string& device);
 
 // Steps of a plan, by index: which ones a trace shows.

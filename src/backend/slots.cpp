@@ -5,6 +5,8 @@
 #include <bit>
 #include <limits>
 
+#include "backend/memory.h"
+
 namespace llorch {
 namespace {
 constexpr uint32_t kGuardPattern = 0x5afe5afeu;
@@ -36,9 +38,11 @@ Slots::Slots(const Plan& plan, const CompileOptions& options) : plan_(plan) {
     n_floats_ += (sizes_[i] + kGuardFloats + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
   }
   const size_t total = std::max<size_t>(n_floats_, 1) * sizeof(float);
-  void* memory = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) fail("cannot allocate {} bytes for activations", total);
-  memory_ = std::unique_ptr<float, Free>(static_cast<float*>(memory), Free{total});
+  memory_ = allocate(kActivationMemory, total, [total] {
+    void* memory = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    return std::unique_ptr<float, Free>(static_cast<float*>(memory), Free{total});
+  });
 }
 
 void Slots::poison() {

@@ -9,6 +9,9 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "base/error_code.h"
 
 namespace llorch {
 
@@ -17,6 +20,16 @@ namespace llorch {
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+// An Error whose code is known where it is thrown; others have the code of the place that catches them.
+class CodedError : public Error {
+ public:
+  CodedError(ErrorCode code, const std::string& message) : Error(message), code_(code) {}
+  ErrorCode code() const { return code_; }
+
+ private:
+  ErrorCode code_;
 };
 
 // A broken promise inside llorch itself. Checked in release builds too; what() carries file and line.
@@ -30,6 +43,15 @@ template <typename... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
   throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
+
+// A CodedError's own code; `other` of any other Error; VRAM_OOM of std::bad_alloc; WORKER_FAULT, a bug, of the rest.
+ErrorCode code_of(const std::exception& error, ErrorCode other);
+
+// What an exception says, then what caused it (std::throw_with_nested), outermost first.
+std::vector<std::string> cause_chain(const std::exception& error);
+
+// The chain in one line: "outermost: next: innermost".
+std::string with_causes(const std::exception& error);
 
 namespace detail {
 [[noreturn]] void check_failed(const char* file, int line, const char* condition, const std::string& message);

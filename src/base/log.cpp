@@ -54,14 +54,14 @@ Logger Logger::to_stdout(LogLevel level) { return {level, std::make_shared<spdlo
 
 Logger Logger::to_nowhere() { return {LogLevel::off, std::make_shared<spdlog::sinks::null_sink_mt>()}; }
 
-void Logger::write(LogLevel level, std::string_view message, Fields fields) const {
+void Logger::write(LogLevel level, std::string_view message, const Fields& fields) const {
   if (!out_->should_log(level)) return;
   nlohmann::ordered_json line;
   line["timestamp"] = timestamp();
   line["level"] = level_name(level);
   auto& out = line["fields"];
   out["message"] = message;
-  for (const auto& [name, value] : fields) out[std::string(name)] = value;
+  for (const auto& [name, value] : fields.items()) out[name] = value;
   // Invalid UTF-8 (a path, a message of the system) must not throw here.
   const std::string text = line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   out_->log(level, spdlog::string_view_t(text.data(), text.size()));

@@ -3,11 +3,9 @@
 
 #include <spdlog/logger.h>
 
-#include <initializer_list>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
-#include <utility>
 
 namespace llorch {
 
@@ -17,19 +15,19 @@ using LogLevel = spdlog::level::level_enum;
 // supervisor that waits for one sees it at once; a reader that stops reading stops the thread that logs.
 class Logger {
  public:
-  using Fields = std::initializer_list<std::pair<std::string_view, nlohmann::ordered_json>>;
+  using Fields = nlohmann::ordered_json;  // an object: {{"name", value}, ...}
 
   Logger(LogLevel level, spdlog::sink_ptr sink);
   static Logger to_stdout(LogLevel level);
   static Logger to_nowhere();
 
-  void debug(std::string_view message, Fields fields = {}) const { write(LogLevel::debug, message, fields); }
-  void info(std::string_view message, Fields fields = {}) const { write(LogLevel::info, message, fields); }
-  void warn(std::string_view message, Fields fields = {}) const { write(LogLevel::warn, message, fields); }
-  void error(std::string_view message, Fields fields = {}) const { write(LogLevel::err, message, fields); }
+  void debug(std::string_view message, const Fields& fields = {}) const { write(LogLevel::debug, message, fields); }
+  void info(std::string_view message, const Fields& fields = {}) const { write(LogLevel::info, message, fields); }
+  void warn(std::string_view message, const Fields& fields = {}) const { write(LogLevel::warn, message, fields); }
+  void error(std::string_view message, const Fields& fields = {}) const { write(LogLevel::err, message, fields); }
 
  private:
-  void write(LogLevel level, std::string_view message, Fields fields) const;
+  void write(LogLevel level, std::string_view message, const Fields& fields) const;
 
   std::shared_ptr<spdlog::logger> out_;
 };

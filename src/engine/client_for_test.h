@@ -51,7 +51,7 @@ class Client {
   // Waits; the code of the FailEvent, or "" after a FinishEvent.
   std::string code() const {
     const auto* failed = std::get_if<FailEvent>(&wait());
-    return failed != nullptr ? failed->code : "";
+    return failed != nullptr ? std::string(to_string(failed->code)) : "";
   }
   FailEvent failure() const { return std::get<FailEvent>(wait()); }
   FinishEvent finish() const { return std::get<FinishEvent>(wait()); }

@@ -6,7 +6,9 @@
 #include <future>
 #include <utility>
 
+#include "base/fault.h"
 #include "engine/fault_trace.h"
+#include "engine/request_failure.h"
 #include "engine/tripwire.h"
 
 namespace llorch {
@@ -41,14 +43,16 @@ std::optional<std::string> invalid_sampling(const SamplingParams& p) {
   return std::nullopt;
 }
 
-FailEvent failure(std::string code, std::string message) {
+FailEvent failure(ErrorCode code, std::string message) {
   FailEvent event;
-  event.code = std::move(code);
+  event.code = code;
   event.message = std::move(message);
   return event;
 }
 
-FailEvent shutting_down() { return failure("SHUTTING_DOWN", "The worker is shutting down and takes no new requests."); }
+FailEvent shutting_down() {
+  return failure(ErrorCode::kShuttingDown, "The worker is shutting down and takes no new requests.");
+}
 
 FinishEvent finish_event(const Sequence& sequence, FinishReason reason) {
   const Clock::time_point now = Clock::now();
@@ -84,7 +88,7 @@ Engine::Engine(std::unique_ptr<Program> program, const EngineOptions& options)
 Engine::~Engine() { stop(); }
 
 std::optional<Refusal> Engine::refusal(const Request& request) const {
-  const auto invalid = [](std::string message) { return Refusal{"INVALID_REQUEST", std::move(message)}; };
+  const auto invalid = [](std::string message) { return Refusal{ErrorCode::kInvalidRequest, std::move(message)}; };
   const uint32_t vocab = program_->plan().vocab;
   const KvShape& kv = program_->options().kv;
   if (request.tokens.empty()) return invalid("The prompt has no tokens.");
@@ -94,8 +98,8 @@ std::optional<Refusal> Engine::refusal(const Request& request) const {
                                          request.max_tokens, most);
   if (most > context_) return invalid(fmt::format("{}; the context has {}.", counts, context_));
   if (most > size_t{kv.n_pages} * kv.page_size)
-    return Refusal{"VRAM_OOM", fmt::format("{}; the whole KV memory holds {} ({} pages of {}).", counts,
-                                           size_t{kv.n_pages} * kv.page_size, kv.n_pages, kv.page_size)};
+    return Refusal{ErrorCode::kOutOfPages, fmt::format("{}; the whole KV memory holds {} ({} pages of {}).", counts,
+                                                       size_t{kv.n_pages} * kv.page_size, kv.n_pages, kv.page_size)};
   for (const int32_t id : request.tokens)
     if (id < 0 || static_cast<uint32_t>(id) >= vocab)
       return invalid(fmt::format("The prompt has token id {}; the vocabulary has {} ids.", id, vocab));
@@ -139,7 +143,7 @@ double Engine::warm_up() {
     if (const auto* failed = std::get_if<FailEvent>(&event)) ended.set_value(*failed);
     if (std::holds_alternative<FinishEvent>(event)) ended.set_value(std::nullopt);
   });
-  if (const auto failed = ended.get_future().get()) fail("warm-up failed: {}", failed->message);
+  if (const auto failed = ended.get_future().get()) throw RequestError("warm-up failed", *failed);
   return ms_between(start, Clock::now());
 }
 
@@ -171,7 +175,14 @@ EngineStats Engine::stats() const {
   stats.preemptions = published_.preemptions;
   stats.tokens_per_sec = published_.tokens_per_sec;
   stats.healthy = published_.healthy;
+  if (const Clock::time_point began = published_.step_began; began != Clock::time_point())
+    stats.step_ms = ms_between(began, Clock::now());
   return stats;
+}
+
+std::optional<FailEvent> Engine::broken() const {
+  const std::lock_guard lock(mutex_);
+  return broken_;
 }
 
 void Engine::loop() {
@@ -182,7 +193,9 @@ void Engine::loop() {
       run_step();
       publish();
     } catch (const std::exception& error) {
-      break_down(error.what());
+      FailEvent event = failure(ErrorCode::kWorkerFault, "A bug has stopped the engine.");
+      event.causes = cause_chain(error);
+      break_down(event);
     }
   }
   const std::lock_guard lock(mutex_);
@@ -222,26 +235,28 @@ void Engine::end_expired() {
   const Clock::time_point now = Clock::now();
   for (const Sequence* sequence : scheduler_.sequences())
     if (sequence->request.deadline && *sequence->request.deadline <= now)
-      end_failed(*sequence, failure("TIMEOUT", fmt::format("The deadline passed after {} of {} tokens.",
-                                                           sequence->n_generated(), sequence->request.max_tokens)));
+      end_failed(*sequence,
+                 failure(ErrorCode::kTimeout, fmt::format("The deadline passed after {} of {} tokens.",
+                                                          sequence->n_generated(), sequence->request.max_tokens)));
 }
 
 void Engine::run_step() {
   const ScheduledBatch step = scheduler_.next();
   if (step.sequences.empty()) return;
+  LLORCH_CHECK(!fault("engine"), "injected");
   for (Sequence* sequence : step.sequences) {
     if (std::exchange(sequence->started, true)) continue;
     sequence->started_at = Clock::now();
     emit(*sequence, StartEvent{});
   }
   std::span<const float> logits;  // [logit rows, vocab]
+  published_.step_began = Clock::now();
   try {
     logits = run_program(step.batch);
-  } catch (const StepError& error) {
-    return fail_step(step, error.what(), error.failure());
   } catch (const std::exception& error) {
-    return fail_step(step, error.what(), std::nullopt);
+    return fail_step(step, failure_of(error, ErrorCode::kInferenceFailed));
   }
+  published_.step_began = Clock::time_point();
   failed_steps_ = 0;
   ++published_.steps;
   const size_t n_sampled = step.batch.logit_rows.size(), vocab = program_->plan().vocab;
@@ -300,22 +315,25 @@ void Engine::sample(Sequence& sequence, std::span<const float> logits) {
   if (sequence.n_generated() == sequence.request.max_tokens) finish(sequence, FinishReason::kMaxTokens);
 }
 
-void Engine::fail_step(const ScheduledBatch& step, const std::string& message,
-                       const std::optional<StepFailure>& where) {
+void Engine::fail_step(const ScheduledBatch& step, FailEvent event) {
+  published_.step_began = Clock::time_point();
   ++failed_steps_;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
-    FailEvent event = failure("INFERENCE_FAILED", message);
-    event.step = where;
     event.position = step.batch.sequences[i].first_position;
     event.kv_len = event.position + step.batch.sequences[i].n_rows;
     end_failed(*step.sequences[i], event);
   }
+  event.position = event.kv_len = 0;
+  if (event.code == ErrorCode::kDeviceLost) break_down(event);
 }
 
-// A bug of ours outside Program::run: nothing is known about pages and queues any more. Every request ends, now and
-// from now on; the process stays up and says so.
-void Engine::break_down(const std::string& message) {
-  broken_ = failure("INFERENCE_FAILED", fmt::format("The engine stopped after an internal error: {}", message));
+// A lost device, or a bug of ours outside Program::run, after which nothing is known about pages and queues. Every
+// request ends, now and from now on.
+void Engine::break_down(FailEvent failed) {
+  {
+    const std::lock_guard lock(mutex_);
+    broken_ = std::move(failed);
+  }
   for (const auto& sequence : scheduler_.clear()) {
     FailEvent event = *broken_;
     event.logits_hash = sequence->logits_hash.value();
@@ -330,7 +348,7 @@ void Engine::cancel_now(const Sequence& sequence) {
   if (sequence.started)
     finish(sequence, FinishReason::kCancelled);
   else
-    end_failed(sequence, failure("CANCELLED", "The request was cancelled before it started."));
+    end_failed(sequence, failure(ErrorCode::kCancelled, "The request was cancelled before it started."));
 }
 
 void Engine::finish(const Sequence& sequence, FinishReason reason) { end(sequence, finish_event(sequence, reason)); }
@@ -351,7 +369,8 @@ void Engine::end(const Sequence& sequence, const Event& event) {
 
 void Engine::record(const Sequence& sequence, const Event& event) const noexcept {
   const auto* failed = std::get_if<FailEvent>(&event);
-  const bool is_fault = failed != nullptr && (failed->code == "INFERENCE_FAILED" || failed->code == "NUMERIC_FAULT");
+  const bool is_fault =
+      failed != nullptr && failed->code != ErrorCode::kCancelled && failed->code != ErrorCode::kTimeout;
   if (!on_record_ || !(is_fault || sequence.request.record)) return;
   try {
     SequenceRecord record;

@@ -29,7 +29,8 @@ struct EngineOptions {
   uint32_t max_prefill_rows = 512;  // prefill rows of one step; bounds how long decodes and cancels wait
   uint32_t max_running = 64;        // sequences that own pages
   uint32_t unhealthy_after = 3;     // failed steps in a row
-  // Hears of every sequence that ends with INFERENCE_FAILED or NUMERIC_FAULT, and of those whose request asks for it.
+  // Hears of every sequence that ends with a failure other than kCancelled and kTimeout, and of those whose request
+  // asks for it.
   RecordSink on_record = {};
   std::string device = {};  // what the program runs on, for error events
   // Tests only, the seed's bug: a new sequence believes that the positions of the last one that ended are its own.
@@ -46,6 +47,7 @@ struct EngineStats {
   uint64_t tokens_generated = 0;
   uint64_t preemptions = 0;
   double tokens_per_sec = 0;  // generated, over about the last second; 0 when idle
+  double step_ms = 0;         // how long the step that runs now has run; 0 when none does
   bool healthy = true;        // false after unhealthy_after failed steps in a row, until one succeeds
 };
 
@@ -62,14 +64,14 @@ class Engine {
   std::optional<Refusal> refusal(const Request& request) const;
 
   // Any thread; returns at once. Every outcome, a refusal too, arrives in the sink, perhaps before this returns. After
-  // stop() there is no engine thread any more: the sink is called here, with SHUTTING_DOWN.
+  // stop() there is no engine thread any more: the sink is called here, with kShuttingDown.
   RequestId submit(Request request, EventSink sink);
 
   // Any thread; returns at once. Acts before the next step; unknown and ended ids are ignored.
   void cancel(RequestId id);
 
-  // Runs a short prompt and a decode step as a sequence like any other; returns milliseconds. Blocks; throws Error if
-  // the sequence fails. Not from a sink.
+  // Runs a short prompt and a decode step as a sequence like any other; returns milliseconds. Blocks; throws
+  // RequestError (engine/request_failure.h) if the sequence fails. Not from a sink.
   double warm_up();
 
   // Refuses new requests and waits until all others ended; false if the deadline came first (they go on). Not from a
@@ -81,6 +83,10 @@ class Engine {
 
   // Any thread; never blocks. The fields are each current, not one snapshot.
   EngineStats stats() const;
+
+  // Any thread. What every request ends with from now on, if nothing can be served any more: the device is lost
+  // (kDeviceLost), or a bug has left the engine in an unknown state (kWorkerFault). The process should be started anew.
+  std::optional<FailEvent> broken() const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -102,8 +108,8 @@ class Engine {
   void run_step();
   std::span<const float> run_program(const Batch& batch);
   void sample(Sequence& sequence, std::span<const float> logits);
-  void fail_step(const ScheduledBatch& step, const std::string& message, const std::optional<StepFailure>& where);
-  void break_down(const std::string& message);
+  void fail_step(const ScheduledBatch& step, FailEvent event);
+  void break_down(FailEvent failed);
   void cancel_now(const Sequence& sequence);
   void finish(const Sequence& sequence, FinishReason reason);
   void end_failed(const Sequence& sequence, FailEvent event);
@@ -123,9 +129,9 @@ class Engine {
   TokenRate rate_;
   StepLog step_log_;
   uint32_t failed_steps_ = 0;        // in a row
-  std::optional<FailEvent> broken_;  // after a bug of ours: what every request ends with
+  std::optional<FailEvent> broken_;  // see broken(); others read it under the mutex
 
-  std::mutex mutex_;  // guards inbox_ and the flags below
+  mutable std::mutex mutex_;  // guards inbox_, the flags below, and that broken_ is written
   std::condition_variable wake_, idle_;
   Inbox inbox_;
   bool is_idle_ = true;  // the engine thread waits, or has ended
@@ -139,6 +145,7 @@ class Engine {
     std::atomic<uint32_t> running{0}, pages_free{0};
     std::atomic<uint64_t> steps{0}, rows{0}, generated{0}, preemptions{0};
     std::atomic<double> tokens_per_sec{0};
+    std::atomic<Clock::time_point> step_began{Clock::time_point()};  // the epoch: none runs
     std::atomic<bool> healthy{true};
   } published_;  // written by the engine thread
 

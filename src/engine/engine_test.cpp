@@ -10,6 +10,7 @@
 
 #include "engine/client_for_test.h"
 #include "engine/fake_program_for_test.h"
+#include "engine/request_failure.h"
 
 namespace llorch {
 namespace {
@@ -69,7 +70,13 @@ TEST(Engine, WarmsUpAsASequenceLikeAnyOther) {
   EXPECT_EQ(engine->stats().kv_pages_free, 64u);
   FakeOptions broken;
   broken.before_run = [](const Batch&) { throw Error("no device"); };
-  EXPECT_THROW(make_engine(broken)->warm_up(), Error);
+  try {
+    make_engine(broken)->warm_up();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const RequestError& error) {
+    EXPECT_STREQ(error.what(), "warm-up failed: no device");
+    EXPECT_EQ(error.code(), ErrorCode::kInferenceFailed);
+  }
 }
 
 TEST(Engine, RefusesWhatCanNeverFitWithBothCounts) {
@@ -77,10 +84,10 @@ TEST(Engine, RefusesWhatCanNeverFitWithBothCounts) {
   fake.n_pages = 8;  // 128 positions
   const auto engine = make_engine(fake);
   const FailEvent context = Client(*engine, make_request(200, 57)).failure();
-  EXPECT_EQ(context.code, "INVALID_REQUEST");
+  EXPECT_EQ(context.code, ErrorCode::kInvalidRequest);
   EXPECT_EQ(context.message, "200 prompt tokens and max_tokens 57 are 257 positions; the context has 256.");
   const FailEvent pool = Client(*engine, make_request(100, 29)).failure();
-  EXPECT_EQ(pool.code, "VRAM_OOM");
+  EXPECT_EQ(pool.code, ErrorCode::kOutOfPages);
   EXPECT_EQ(pool.message,
             "100 prompt tokens and max_tokens 29 are 129 positions; the whole KV memory holds 128 (8 pages of 16).");
   EXPECT_EQ(Client(*engine, make_request(100, 28)).code(), "");
@@ -90,8 +97,9 @@ TEST(Engine, RefusesWhatCanNeverFitWithBothCounts) {
     Request request = make_request(3, 3);
     change(request);
     const std::optional<Refusal> refusal = engine->refusal(request);
-    EXPECT_EQ(Client(*engine, request).code(), refusal ? refusal->code : "");
-    return refusal ? refusal->code : "";
+    const std::string code = refusal ? std::string(to_string(refusal->code)) : "";
+    EXPECT_EQ(Client(*engine, request).code(), code);
+    return code;
   };
   EXPECT_EQ(code_of([](Request& r) { r.tokens.clear(); }), "INVALID_REQUEST");
   EXPECT_EQ(code_of([](Request& r) { r.tokens[1] = 50; }), "INVALID_REQUEST");
@@ -171,11 +179,19 @@ TEST(Engine, EndsAtTheDeadline) {
   EXPECT_FALSE(too_late.started());
 }
 
+[[noreturn]] void throw_step_error() {
+  try {
+    fail("out of luck");
+  } catch (...) {
+    std::throw_with_nested(StepError({"layers.3.attn_out", "linear", "[1, 64]", "toy"}));
+  }
+}
+
 TEST(Engine, AFailedStepEndsItsSequencesOnly) {
   FakeOptions fake;
   fake.before_run = [](const Batch& batch) {
     if (batch.sequences.front().first_position > 0) return;
-    if (batch.tokens.front() == 13) throw StepError({"layers.3.attn_out", "linear", "[1, 64]", "toy", "out of luck"});
+    if (batch.tokens.front() == 13) throw_step_error();
     if (batch.tokens.front() == 14) throw std::runtime_error("no luck at all");
   };
   EngineOptions options;
@@ -184,10 +200,11 @@ TEST(Engine, AFailedStepEndsItsSequencesOnly) {
   const Client doomed(*engine, make_request(5, 10, 13));
   const Client next(*engine, make_request(5, 10, 20));
   const FailEvent failure = doomed.failure();
-  EXPECT_EQ(failure.code, "INFERENCE_FAILED");
+  EXPECT_EQ(failure.code, ErrorCode::kInferenceFailed);
   ASSERT_TRUE(failure.step.has_value());
   EXPECT_EQ(failure.step->step, "layers.3.attn_out");
-  EXPECT_EQ(failure.step->cause, "out of luck");
+  EXPECT_EQ(failure.causes, std::vector<std::string>{"out of luck"});
+  EXPECT_EQ(failure.message, "The device refused step layers.3.attn_out.") << "no field is repeated";
   EXPECT_EQ(failure.position, 0u);
   EXPECT_EQ(failure.kv_len, 5u);
   EXPECT_EQ(next.result(), fake_result(make_request(5, 10, 20), 50));
@@ -195,6 +212,7 @@ TEST(Engine, AFailedStepEndsItsSequencesOnly) {
   for (int i = 0; i < 3; ++i) {
     EXPECT_TRUE(engine->stats().healthy);
     const FailEvent other = Client(*engine, make_request(5, 10, 14)).failure();
+    EXPECT_EQ(other.code, ErrorCode::kWorkerFault);
     EXPECT_EQ(other.message, "no luck at all");
     EXPECT_FALSE(other.step.has_value());
   }
@@ -213,7 +231,7 @@ TEST(Engine, NeverSamplesFromNan) {
   request.eos = {33};
   const Client well(*engine, request);
   const FailEvent failure = sick.failure();
-  EXPECT_EQ(failure.code, "NUMERIC_FAULT");
+  EXPECT_EQ(failure.code, ErrorCode::kNumericFault);
   EXPECT_EQ(failure.position, 3u);
   EXPECT_EQ(well.result(), fake_result(request, 50));
   EXPECT_TRUE(engine->stats().healthy);
@@ -227,11 +245,53 @@ TEST(Engine, ABugOfOursEndsEverythingButTheProcess) {
   };
   Engine engine(std::make_unique<Wrong>(FakeOptions()), {});
   const Client first(engine, make_request(5, 10)), second(engine, make_request(5, 10));
-  EXPECT_EQ(first.code(), "INFERENCE_FAILED");
-  EXPECT_EQ(second.code(), "INFERENCE_FAILED");
-  EXPECT_EQ(Client(engine, make_request(5, 10)).code(), "INFERENCE_FAILED");
+  EXPECT_EQ(first.code(), "WORKER_FAULT");
+  EXPECT_EQ(second.code(), "WORKER_FAULT");
+  EXPECT_EQ(Client(engine, make_request(5, 10)).code(), "WORKER_FAULT");
   EXPECT_FALSE(engine.stats().healthy);
   EXPECT_TRUE(engine.drain(Clock::now() + 10s));
+  ASSERT_TRUE(engine.broken().has_value());
+  ASSERT_EQ(engine.broken()->causes.size(), 1u);
+  EXPECT_NE(engine.broken()->causes[0].find("logits for 2 rows"), std::string::npos) << engine.broken()->causes[0];
+}
+
+TEST(Engine, ALostDeviceEndsEverythingButTheProcess) {
+  FakeOptions fake;
+  fake.before_run = [](const Batch& batch) {
+    if (batch.tokens.front() == 13) throw CodedError(ErrorCode::kDeviceLost, "gone");
+    if (batch.sequences.front().first_position > 0) std::this_thread::sleep_for(1ms);
+  };
+  fake.max_rows = 8;
+  const auto engine = make_engine(fake);
+  EXPECT_FALSE(engine->broken().has_value());
+  EXPECT_EQ(Client(*engine, make_request(5, 1, 20)).code(), "");
+  const Client doomed(*engine, make_request(5, 10, 13)), waiting(*engine, make_request(5, 10, 20));
+  for (const Client* client : {&doomed, &waiting}) {
+    EXPECT_EQ(client->code(), "DEVICE_LOST");
+    EXPECT_EQ(client->failure().message, "gone");
+  }
+  EXPECT_EQ(Client(*engine, make_request(5, 10, 20)).code(), "DEVICE_LOST");
+  EXPECT_EQ(engine->broken()->code, ErrorCode::kDeviceLost);
+  EXPECT_FALSE(engine->stats().healthy);
+}
+
+TEST(Engine, SaysHowLongAStepHasRun) {
+  FakeOptions fake;
+  std::promise<void> entered, leave;
+  fake.before_run = [&, first = true](const Batch&) mutable {
+    if (!std::exchange(first, false)) return;
+    entered.set_value();
+    leave.get_future().wait();
+  };
+  const auto engine = make_engine(fake);
+  EXPECT_EQ(engine->stats().step_ms, 0.0);
+  const Client client(*engine, make_request(5, 2));
+  entered.get_future().wait();
+  std::this_thread::sleep_for(2ms);
+  EXPECT_GE(engine->stats().step_ms, 2.0);
+  leave.set_value();
+  EXPECT_EQ(client.code(), "");
+  EXPECT_EQ(engine->stats().step_ms, 0.0);
 }
 
 TEST(Engine, DrainFinishesWhatIsThereAndRefusesTheRest) {

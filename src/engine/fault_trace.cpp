@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/slots.h"
+#include "engine/request_failure.h"
 
 namespace llorch {
 namespace {
@@ -147,33 +148,33 @@ std::string cause_of_constant_row(const Program& program, const Op& op, int32_t 
 
 FailEvent trace_fault(Program& program, LogitsFault fault, const Sequence& sequence, const std::string& device) {
   FailEvent event;
-  event.code = "NUMERIC_FAULT";
+  event.code = ErrorCode::kNumericFault;
   event.position = sequence.n_tokens() - 1;
   event.kv_len = sequence.n_tokens();
-  event.message = fmt::format("The logits at position {} {}", event.position, to_string(fault));
+  event.message = fmt::format("The logits at position {} {}.", event.position, to_string(fault));
   std::optional<Origin> origin;
   try {
     origin = find_origin(program, fault, sequence);
   } catch (const std::exception& error) {
-    event.message += fmt::format(", and computing the sequence again failed: {}", error.what());
+    const FailEvent again = failure_of(error, ErrorCode::kInferenceFailed);
+    event.causes = {"computing the sequence again failed", again.message};
+    event.causes.insert(event.causes.end(), again.causes.begin(), again.causes.end());
     return event;
   }
   if (!origin) {
-    event.message += "; when the sequence was computed again this did not occur.";
+    event.causes = {"when the sequence was computed again this did not occur"};
     return event;
   }
   const Plan& plan = program.plan();
   const Step& step = plan.steps[origin->step];
   const int32_t token = sequence.tokens[origin->position];
   const bool is_constant = fault == LogitsFault::kAllEqual;
-  StepFailure where = describe_step(plan, origin->step, origin->rows, device);
-  where.cause =
-      is_constant ? cause_of_constant_row(program, step.op, token) : cause_of_value(program, step.op, *origin, token);
-  event.message += fmt::format("; the first step that gives {} is {} ({}), at position {}{}: {}.",
-                               name_of(origin->value), where.step, where.verb, origin->position,
-                               is_constant ? "" : fmt::format(", element {}", origin->element), where.cause);
+  event.causes = {
+      fmt::format("the first step that gives {} is {}, at position {}{}", name_of(origin->value), step.name,
+                  origin->position, is_constant ? "" : fmt::format(", element {}", origin->element)),
+      is_constant ? cause_of_constant_row(program, step.op, token) : cause_of_value(program, step.op, *origin, token)};
   event.position = origin->position;
-  event.step = std::move(where);
+  event.step = describe_step(plan, origin->step, origin->rows, device);
   return event;
 }
 

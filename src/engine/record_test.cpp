@@ -109,7 +109,7 @@ struct Recorded {
 TEST(Record, AFailureTellsWhatRunsItAgain) {
   FakeOptions fake;
   fake.before_run = [](const Batch& batch) {
-    if (batch.sequences.front().first_position == 6) throw StepError({"embed", "embed", "[1, 8]", "toy", "no luck"});
+    if (batch.sequences.front().first_position == 6) throw StepError({"embed", "embed", "[1, 8]", "toy"});
   };
   Recorded recorded;
   Engine engine(std::make_unique<FakeProgram>(fake), recorded.options);

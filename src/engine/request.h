@@ -47,20 +47,21 @@ struct FinishEvent {
   uint64_t logits_hash = 0;  // LogitsHash of all rows that were sampled, in order, with the one that gave EOS
 };
 
-// Codes: CANCELLED (before its StartEvent; afterwards a cancel is a FinishEvent), TIMEOUT (the deadline passed),
-// INVALID_REQUEST and VRAM_OOM (it can never fit), INFERENCE_FAILED, NUMERIC_FAULT (logits with NaN or infinity, or all
-// equal: nothing is sampled from them), SHUTTING_DOWN (submitted after drain() or stop()).
+// Codes: kCancelled (before its StartEvent; afterwards a cancel is a FinishEvent), kTimeout (the deadline passed),
+// kInvalidRequest and kOutOfPages (it can never fit), kNumericFault (logits with NaN or infinity, or all equal: nothing
+// is sampled from them), kShuttingDown (submitted after drain() or stop()); of a step that failed: StepError's.
 struct FailEvent {
-  std::string code;
-  std::string message;  // a complete sentence
-  // INFERENCE_FAILED: where in the plan, if the backend could say. NUMERIC_FAULT: the first step that gives such
-  // values, if a second run showed it.
+  ErrorCode code = ErrorCode::kWorkerFault;
+  std::string message;  // a complete sentence; what the fields below hold is not in it, but the step's name
+  // Where in the plan, if the backend could say. kNumericFault: the first step that gives such values, if a second run
+  // showed it.
   std::optional<StepFailure> step;
-  // INFERENCE_FAILED: absolute position of its first row in that step. NUMERIC_FAULT: of the value in that step, or
+  // Where positions apply: the absolute one of its first row in that step. kNumericFault: of the value in that step, or
   // else of the logits.
   uint32_t position = 0;
-  uint32_t kv_len = 0;       // INFERENCE_FAILED, NUMERIC_FAULT: positions up to and with its last row
-  uint64_t logits_hash = 0;  // of the rows that were sampled before
+  uint32_t kv_len = 0;              // positions up to and with its last row; 0: positions do not apply
+  uint64_t logits_hash = 0;         // of the rows that were sampled before
+  std::vector<std::string> causes;  // outermost first
 };
 
 using Event = std::variant<StartEvent, TokenEvent, FinishEvent, FailEvent>;
@@ -71,7 +72,7 @@ using EventSink = std::function<void(const Event&)>;
 
 // Why a request can never be served.
 struct Refusal {
-  std::string code;     // INVALID_REQUEST or VRAM_OOM
+  ErrorCode code;       // kInvalidRequest, kOutOfPages; kShuttingDown
   std::string message;  // names the counts: what was asked for and what there is
 };
 

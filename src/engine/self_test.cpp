@@ -8,6 +8,8 @@
 #include <optional>
 #include <utility>
 
+#include "engine/request_failure.h"
+
 namespace llorch {
 namespace {
 
@@ -136,7 +138,7 @@ class Test {
                             result_.estimated_ms = estimate(at_ms);
                             if (result_.estimated_ms > limit_ms) engine.cancel(id);
                           }).get();
-    if (answer.failed) fail("Self-test: the first run failed: {}", answer.failed->message);
+    if (answer.failed) throw RequestError("Self-test: the first run failed", *answer.failed);
     first_ = answer.hashes;
     if (answer.cancelled)
       result_.skipped = fmt::format("it would take about {:.0f} ms, more than {:.0f}", result_.estimated_ms, limit_ms);
@@ -162,7 +164,7 @@ class Test {
     expect_same("requests that ran beside it", probe.get());
     for (auto& other : others)
       if (const Answer answer = other.get(); answer.failed)
-        fail("Self-test: a request beside others failed: {}", answer.failed->message);
+        throw RequestError("Self-test: a request beside others failed", *answer.failed);
   }
 
   void with_a_failed_step(Engine& engine) {
@@ -176,7 +178,7 @@ class Test {
                             const auto* token = std::get_if<TokenEvent>(&event);
                             if (token != nullptr && token->index == 1) engine.cancel(id);
                           }).get();
-    if (answer.failed) fail("Self-test: a request that was to be cancelled failed: {}", answer.failed->message);
+    if (answer.failed) throw RequestError("Self-test: a request that was to be cancelled failed", *answer.failed);
     LLORCH_CHECK(answer.cancelled, "the planned cancel did not occur");
   }
 
@@ -194,17 +196,18 @@ class Test {
     const Answer older = ask(engine, request_of(vocab_, 6, 14, 12), [&](const Event& event, RequestId) {
                            if (std::holds_alternative<StartEvent>(event)) probe = ask(engine, probe_);
                          }).get();
-    if (older.failed) fail("Self-test: a request that preempts another failed: {}", older.failed->message);
+    if (older.failed) throw RequestError("Self-test: a request that preempts another failed", *older.failed);
     expect_same("a preemption", probe.get());
     LLORCH_CHECK(engine.stats().preemptions > 0, "the planned preemption did not occur");
   }
 
   void expect_same(const std::string& history, const Answer& answer) {
-    if (answer.failed) fail("Self-test: after {} a request failed: {}", history, answer.failed->message);
+    if (answer.failed) throw RequestError(fmt::format("Self-test: after {} a request failed", history), *answer.failed);
     const auto [mine, other] = std::mismatch(first_.begin(), first_.end(), answer.hashes.begin(), answer.hashes.end());
     if (mine != first_.end() || other != answer.hashes.end())
-      fail("Self-test: after {} the logits at position {} are not those of the first run.", history,
-           probe_.tokens.size() - 1 + static_cast<size_t>(mine - first_.begin()));
+      throw CodedError(ErrorCode::kSelfTestFailed,
+                       fmt::format("Self-test: after {} the logits at position {} are not those of the first run.",
+                                   history, probe_.tokens.size() - 1 + static_cast<size_t>(mine - first_.begin())));
     result_.histories.push_back(history);
   }
 

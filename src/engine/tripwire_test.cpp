@@ -9,6 +9,7 @@
 
 #include "engine/client_for_test.h"
 #include "engine/engine.h"
+#include "engine/request_failure.h"
 
 namespace llorch {
 namespace {
@@ -60,10 +61,10 @@ TEST(Tripwire, NamesTheFirstStepAndElement) {
   fake.max_rows = 3;  // the second run takes several batches; the fault is in the last
   Engine engine(std::make_unique<FakeProgram>(fake), {.device = "toy"});
   const FailEvent failure = Client(engine, make_request({1, 2, 3, 4, 5, 6, 33}, 5)).failure();
-  EXPECT_EQ(failure.code, "NUMERIC_FAULT");
-  EXPECT_EQ(failure.message,
-            "The logits at position 6 hold NaN; the first step that gives NaN is layers.0.act (gated_act), at position "
-            "6, element 2: its inputs are finite, so it overflows or its arithmetic is at fault.");
+  EXPECT_EQ(failure.code, ErrorCode::kNumericFault);
+  EXPECT_EQ(with_causes(failure),
+            "The logits at position 6 hold NaN: the first step that gives NaN is layers.0.act, at position 6, element "
+            "2: its inputs are finite, so it overflows or its arithmetic is at fault");
   ASSERT_TRUE(failure.step.has_value());
   EXPECT_EQ(failure.step->step, "layers.0.act");
   EXPECT_EQ(failure.step->verb, "gated_act");
@@ -92,12 +93,12 @@ TEST(Tripwire, SaysWhenItDoesNotOccurAgain) {
   const auto message = [](const FakeOptions& fake) {
     Engine engine(std::make_unique<FakeProgram>(fake), {});
     const FailEvent failure = Client(engine, make_request({1, 33}, 5)).failure();
-    EXPECT_EQ(failure.code, "NUMERIC_FAULT");
+    EXPECT_EQ(failure.code, ErrorCode::kNumericFault);
     EXPECT_FALSE(failure.step.has_value());
     EXPECT_EQ(failure.position, 1u);
-    return failure.message;
+    return with_causes(failure);
   };
-  const std::string again = "; when the sequence was computed again this did not occur.";
+  const std::string again = ": when the sequence was computed again this did not occur";
   EXPECT_EQ(message(spoiled_once(NAN, false)), "The logits at position 1 hold NaN" + again);
   EXPECT_EQ(message(spoiled_once(INFINITY, false)), "The logits at position 1 hold infinity" + again);
   EXPECT_EQ(message(spoiled_once(2.5f, true)), "The logits at position 1 are all equal" + again);
@@ -109,8 +110,8 @@ TEST(Tripwire, TellsWhenTheSecondRunFails) {
     if (n++ == 1) throw Error("the device is gone");
   };
   Engine engine(std::make_unique<FakeProgram>(fake), {});
-  EXPECT_EQ(Client(engine, make_request({1, 33}, 5)).failure().message,
-            "The logits at position 1 hold NaN, and computing the sequence again failed: the device is gone");
+  EXPECT_EQ(Client(engine, make_request({1, 33}, 5)).failure().causes,
+            (std::vector<std::string>{"computing the sequence again failed", "the device is gone"}));
 }
 
 // In one step with a faulty sequence, and after it.

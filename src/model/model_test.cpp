@@ -327,15 +327,24 @@ TEST_F(HfConfig, TensorsThatDoNotFitTheConfigAreNamed) {
     json changed = config;
     changed[key] = value;
     directory_.write("config.json", changed.dump());
-    return error_of([&] { load_model(Checkpoint::open(directory_.path())); });
+    try {
+      load_model(Checkpoint::open(directory_.path()));
+      return std::string("(no error)");
+    } catch (const Error& error) {
+      return with_causes(error);
+    }
   };
   EXPECT_EQ(load_with("hidden_size", 64), "(no error)");
   EXPECT_THAT(load_with("hidden_size", 128), HasSubstr("token_embd.weight expected shape [304, 128], got [304, 64]"));
   EXPECT_THAT(load_with("vocab_size", 303), HasSubstr("token_embd.weight expected shape [303, 64], got [304, 64]"));
-  EXPECT_EQ(load_with("num_hidden_layers", 3), where() + "tensor layers.2.attn_norm.weight is missing");
+  EXPECT_EQ(load_with("num_hidden_layers", 3), where() + "the weights do not fit the configuration: " + where() +
+                                                   "tensor layers.2.attn_norm.weight is missing");
   EXPECT_THAT(load_with("num_key_value_heads", 4),
               HasSubstr("layers.0.qkv: stacked weight rows 128 != slot width 192"));
-  EXPECT_THAT(load_with("intermediate_size", 160), HasSubstr("layers.0.gate_up: stacked weight rows 384"));
+  EXPECT_THAT(
+      load_with("intermediate_size", 160),
+      HasSubstr("layers.0.gate_up: stacked weight rows 384 != slot width 320 (layers.0.ffn_gate.weight [192, 64], "
+                "layers.0.ffn_up.weight [192, 64])"));
 }
 
 }  // namespace

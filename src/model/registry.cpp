@@ -35,8 +35,15 @@ Model load_model(const Checkpoint& checkpoint, uint32_t context) {
       .contains = [&](const std::string& name) { return checkpoint.find(name) != nullptr; },
   };
   RopeTable rope = make_rope_table(config, context, rope_factors(checkpoint));
-  Plan plan = find_family(config.architecture)(config, catalog, std::move(rope));
-  return {std::move(config), std::move(plan)};
+  const WritePlan write_plan = find_family(config.architecture);
+  try {
+    Plan plan = write_plan(config, catalog, std::move(rope));
+    return {std::move(config), std::move(plan)};
+  } catch (const Error&) {
+    std::throw_with_nested(
+        CodedError(ErrorCode::kInvalidModel,
+                   fmt::format("{}: the weights do not fit the configuration", checkpoint.path().string())));
+  }
 }
 
 }  // namespace llorch

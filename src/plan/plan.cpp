@@ -24,6 +24,14 @@ std::optional<uint32_t> layer_of(std::string_view step) {
   return layer;
 }
 
+size_t weight_bytes(const Plan& plan) {
+  size_t total = 0;
+  for (const Weight& weight : plan.weights)
+    total += static_cast<size_t>(weight.shape.size() < 2 ? 1 : weight.shape[0]) *
+             row_bytes(weight.dtype, weight.shape.back());
+  return total;
+}
+
 namespace {
 
 // The right-hand side of a step's line.

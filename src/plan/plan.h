@@ -71,6 +71,9 @@ std::optional<uint32_t> layer_of(std::string_view step);
 // not fit, a name is not unique, or the last step does not write [.., vocab].
 void validate(const Plan& plan);
 
+// Bytes of all weights as they lie in a file.
+size_t weight_bytes(const Plan& plan);
+
 // One line a step: address, verb, shapes, dtypes.
 std::string to_text(const Plan& plan);
 

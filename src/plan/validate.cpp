@@ -38,6 +38,7 @@ class Validator {
     if (op.x == op.y) fail("{}: linear reads and writes slot {}", step_->name, plan_.slot(op.x).name);
     if (op.accumulate) read(op.y);
     int64_t rows = 0;
+    std::string shapes;
     for (size_t i = 0; i < op.weights.size(); ++i) {
       const Weight& weight = plan_.weight(op.weights[i]);
       if (weight.shape.size() != 2 || weight.shape[1] != width(op.x))
@@ -45,8 +46,10 @@ class Validator {
              shape_string(weight.shape), width(op.x), plan_.slot(op.x).name);
       if (!op.biases.empty()) expect_shape(op.biases[i], {weight.shape[0]});
       rows += weight.shape[0];
+      shapes += fmt::format("{}{} {}", i == 0 ? "" : ", ", weight.name, shape_string(weight.shape));
     }
-    if (rows != width(op.y)) fail("{}: stacked weight rows {} != slot width {}", step_->name, rows, width(op.y));
+    if (rows != width(op.y))
+      fail("{}: stacked weight rows {} != slot width {} ({})", step_->name, rows, width(op.y), shapes);
     if (!op.biases.empty()) expect("biases", op.weights.size(), op.biases.size());
   }
 

@@ -66,7 +66,8 @@ asio::awaitable<void> Connection::serve_requests() {
 
 asio::awaitable<void> Connection::turn_away() {
   idle_ = false;
-  Problem problem = problem::unavailable("TOO_MANY_CONNECTIONS", "the worker has as many connections as it takes", 1);
+  Problem problem =
+      problem::unavailable(ErrorCode::kTooManyConnections, "the worker has as many connections as it takes", 1);
   problem.must_close = true;
   correlation_id_ = correlation_id({});
   co_await refuse(std::move(problem));
@@ -164,7 +165,9 @@ std::variant<PreparedJob, Problem> Connection::prepare(const std::string& body) 
   try {
     return prepare_job(service_, body);
   } catch (const std::exception& error) {
-    service_.log.error("request failed", {{"correlation_id", correlation_id_}, {"error", error.what()}});
+    service_.log.error("request failed", {{"correlation_id", correlation_id_},
+                                          {"code", to_string(ErrorCode::kInternal)},
+                                          {"error", with_causes(error)}});
     return problem::internal();
   }
 }
@@ -175,12 +178,12 @@ asio::awaitable<void> Connection::refuse(Problem problem) {
     unread_ = true;
   }
   service_.log.debug("request refused", {{"correlation_id", correlation_id_},
-                                         {"status", problem.status},
-                                         {"code", problem.code},
+                                         {"status", problem.status()},
+                                         {"code", to_string(problem.code)},
                                          {"message", problem.message}});
-  Response response(static_cast<http::status>(problem.status), 11);
+  Response response(static_cast<http::status>(problem.status()), 11);
   if (!problem.allow.empty()) response.set(http::field::allow, problem.allow);
-  if (problem.status == 401) response.set(http::field::www_authenticate, "Bearer");
+  if (problem.code == ErrorCode::kUnauthorized) response.set(http::field::www_authenticate, "Bearer");
   if (problem.retry_after_s != 0) response.set(http::field::retry_after, std::to_string(problem.retry_after_s));
   response.body() = problem.body().dump();
   co_await send(std::move(response));

@@ -64,11 +64,13 @@ asio::awaitable<void> Connection::stream_events(Job& job, EventStream& events) {
 
 void Connection::log_end(const std::string& job_id, const StreamEnd& end) const {
   if (end.stop_reason.empty()) {
-    service_.log.warn("request failed", {{"job_id", job_id},
-                                         {"correlation_id", correlation_id_},
-                                         {"code", end.code},
-                                         {"error", end.message},
-                                         {"tokens_out", end.tokens_out}});
+    Logger::Fields fields = {{"job_id", job_id},
+                             {"correlation_id", correlation_id_},
+                             {"code", to_string(end.failure.code)},
+                             {"error", end.failure.message},
+                             {"tokens_out", end.tokens_out}};
+    fields.update(failure_detail(end.failure));
+    service_.log.warn("request failed", fields);
   } else {
     service_.log.info("request ended", {{"job_id", job_id},
                                         {"correlation_id", correlation_id_},

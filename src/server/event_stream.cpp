@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <utility>
 
 namespace llorch {
@@ -25,21 +24,6 @@ const char* stop_reason(FinishReason reason) {
   return "";
 }
 
-const char* hint(const std::string& code) {
-  if (code == "VRAM_OOM") return "raise --kv-memory, or ask for a shorter prompt or fewer tokens";
-  if (code == "TIMEOUT") return "raise --request-timeout, or ask for fewer tokens";
-  if (code == "NUMERIC_FAULT") return "the weights or the device gave values that are not finite; try --backend cpu";
-  if (code == "INFERENCE_FAILED") return "`llorch plan MODEL` shows the step with its shapes";
-  return nullptr;
-}
-
-// N of "layers.N.step".
-std::optional<int> layer_of(const std::string& step) {
-  constexpr std::string_view kPrefix = "layers.";
-  if (step.compare(0, kPrefix.size(), kPrefix) != 0) return std::nullopt;
-  return std::atoi(step.c_str() + kPrefix.size());
-}
-
 double seconds_between(EventStream::Clock::time_point from, EventStream::Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
@@ -48,6 +32,25 @@ double seconds_between(EventStream::Clock::time_point from, EventStream::Clock::
 
 std::string sse_frame(const Json& event) {
   return "data: " + event.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n\n";
+}
+
+Json failure_detail(const FailEvent& failure) {
+  Json fields = Json::object();
+  if (failure.step) {
+    const StepFailure& step = *failure.step;
+    fields["step"] = step.step;
+    if (const auto layer = layer_of(step.step)) fields["layer"] = *layer;
+    fields["verb"] = step.verb;
+    fields["shapes"] = step.shapes;
+    fields["dtype"] = step.dtype;
+    fields["device"] = step.device;
+  }
+  if (failure.kv_len > 0) {
+    fields["position"] = failure.position;
+    fields["kv_len"] = failure.kv_len;
+  }
+  if (!failure.causes.empty()) fields["cause"] = failure.causes;
+  return fields;
 }
 
 std::string iso8601_now() {
@@ -137,11 +140,8 @@ void EventStream::write_rest(std::string& out) {
 void EventStream::write_end(const FinishEvent& finish, Clock::time_point now, std::string& out) {
   write_rest(out);
   if (tokens_out_ > 0) write_metrics(now, out);
-  ended_ = StreamEnd{stops_.matched() ? "STOP_SEQUENCE" : stop_reason(finish.reason),
-                     {},
-                     {},
-                     tokens_out_,
-                     std::llround(finish.decode_ms)};
+  ended_ = StreamEnd{
+      stops_.matched() ? "STOP_SEQUENCE" : stop_reason(finish.reason), tokens_out_, std::llround(finish.decode_ms), {}};
   Json event = {{"type", "end"},
                 {"tokens_out", ended_->tokens_out},
                 {"decode_time_ms", ended_->decode_time_ms},
@@ -156,24 +156,13 @@ void EventStream::write_error(const FailEvent& failure, Clock::time_point now, s
     return;
   }
   write_rest(out);
-  ended_ = StreamEnd{{}, failure.code, failure.message, tokens_out_, 0};
-  Json event = {{"type", "error"}, {"code", failure.code}, {"message", failure.message}};
-  if (failure.step) {
-    const StepFailure& step = *failure.step;
-    event["step"] = step.step;
-    if (const auto layer = layer_of(step.step)) event["layer"] = *layer;
-    event["verb"] = step.verb;
-    event["shapes"] = step.shapes;
-    event["dtype"] = step.dtype;
-    event["cause"] = step.cause;
-  }
-  if (failure.step || failure.code == "NUMERIC_FAULT" || failure.code == "INFERENCE_FAILED") {
-    event["position"] = failure.position;
-    event["kv_len"] = failure.kv_len;
-    event["backend"] = model_.backend;
-    event["device"] = model_.device;
-  }
-  if (const char* text = hint(failure.code)) event["hint"] = text;
+  Json event = {{"type", "error"}, {"code", to_string(failure.code)}, {"message", failure.message}};
+  event.update(failure_detail(failure));
+  event["backend"] = model_.backend;
+  event["device"] = model_.device;
+  event["retriable"] = info(failure.code).retriable;
+  event["hint"] = info(failure.code).remedy;
+  ended_ = StreamEnd{{}, tokens_out_, 0, failure};
   out += sse_frame(event);
 }
 

@@ -20,10 +20,10 @@ namespace llorch {
 
 // How a stream ended, for the log.
 struct StreamEnd {
-  std::string stop_reason;    // of an end event; empty: error
-  std::string code, message;  // of an error event
+  std::string stop_reason;  // of an end event; empty: error
   uint32_t tokens_out = 0;
   int64_t decode_time_ms = 0;
+  FailEvent failure;  // of an error event
 };
 
 // started, token*, metrics*, then exactly one of end and error. Every sampled token has its frame at once; text that is
@@ -72,6 +72,10 @@ StreamDecoder decoder_after(std::span<const int32_t> prompt, const std::shared_p
 
 // "data: {json}\n\n". Text that is not UTF-8 (a system's message) is repaired.
 std::string sse_frame(const nlohmann::ordered_json& event);
+
+// What is known of a failure beside its code and message, for clients and logs: step, layer, verb, shapes, dtype,
+// device, position, kv_len and cause (strings, outermost first), where they apply.
+nlohmann::ordered_json failure_detail(const FailEvent& failure);
 
 // The current time in UTC, ISO 8601 with milliseconds.
 std::string iso8601_now();

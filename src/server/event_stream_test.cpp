@@ -133,13 +133,13 @@ TEST_F(EventStreamTest, AStopStringAcrossTokensEndsTheTextBeforeIt) {
 
 TEST_F(EventStreamTest, AFailureAfterAStopStringIsStillTheEnd) {
   job_.request.stop = {"x"};
-  const auto events = frames("x", FailEvent{"TIMEOUT", "too late", {}, 0, 0});
+  const auto events = frames("x", FailEvent{ErrorCode::kTimeout, "too late", {}, 0, 0, 0, {}});
   EXPECT_EQ(events.back()["stop_reason"], "STOP_SEQUENCE");
 }
 
 TEST_F(EventStreamTest, ErrorsNameThePlace) {
-  FailEvent failure{"INFERENCE_FAILED", "a step failed.", {}, 17, 18};
-  failure.step = StepFailure{"layers.3.attn_out", "Linear", "[5, 2048] x [2048, 2048]", "cpu0", "out of memory"};
+  FailEvent failure{ErrorCode::kInferenceFailed, "a step failed.", {}, 17, 18, 0, {"no launch", "error 999"}};
+  failure.step = StepFailure{"layers.3.attn_out", "Linear", "[5, 2048] x [2048, 2048]", "cpu0"};
   const auto events = frames("a", failure);
   const json& error = events.back();
   EXPECT_EQ(error["type"], "error");
@@ -148,10 +148,11 @@ TEST_F(EventStreamTest, ErrorsNameThePlace) {
   EXPECT_EQ(error["layer"], 3);
   EXPECT_EQ(error["shapes"], "[5, 2048] x [2048, 2048]");
   EXPECT_EQ(error["dtype"], "f32");
-  EXPECT_EQ(error["cause"], "out of memory");
+  EXPECT_EQ(error["cause"], json({"no launch", "error 999"}));
   EXPECT_EQ(error["position"], 17);
   EXPECT_EQ(error["kv_len"], 18);
-  EXPECT_TRUE(error.contains("hint"));
+  EXPECT_EQ(error["retriable"], true);
+  EXPECT_EQ(error["hint"], info(ErrorCode::kInferenceFailed).remedy);
 }
 
 TEST_F(EventStreamTest, MetricsComeAtTheirInterval) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error_code.h"
+
 namespace llorch {
 
 // One violated rule of a body. `value` is what was sent, if it is a number, a boolean or null; text is never sent back.
@@ -18,21 +20,21 @@ struct FieldError {
 
 // {"code","message","retriable"}, or {"errors":[...]} when there are field errors.
 struct Problem {
-  unsigned status = 500;
-  std::string code;
+  ErrorCode code = ErrorCode::kInternal;  // gives the status too
   std::string message;
-  bool retriable = false;
   std::vector<FieldError> errors;
   std::string allow;           // 405: the header Allow
   unsigned retry_after_s = 0;  // 503: the header Retry-After
   bool must_close = false;     // the rest of the request cannot be read, or should not
 
+  unsigned status() const { return info(code).http; }
   nlohmann::json body() const;
 };
 
 // The refusals, each in one place. Messages are complete sentences without anything of the request's text.
 namespace problem {
 Problem bad_request(std::string message);
+Problem out_of_pages(std::string message);
 Problem invalid_fields(std::vector<FieldError> errors);
 Problem unauthorized();
 Problem not_found();
@@ -42,7 +44,7 @@ Problem payload_too_large(size_t limit_bytes);
 Problem header_too_large(size_t limit_bytes);
 Problem unsupported_media_type();
 Problem internal();
-Problem unavailable(std::string code, std::string message, unsigned retry_after_s);
+Problem unavailable(ErrorCode code, std::string message, unsigned retry_after_s);
 }  // namespace problem
 
 }  // namespace llorch

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <boost/beast/core/string.hpp>
+#include <cmath>
 
 #include "base/error.h"
 #include "server/auth.h"
@@ -44,10 +45,22 @@ std::variant<Route, Problem> find_route(const RequestHead& head, std::string_vie
   return path == "/execute" ? Route::kExecute : Route::kCancel;
 }
 
+std::optional<ErrorCode> Service::unhealthy() const {
+  const EngineStats stats = engine.stats();
+  if (const auto broken = engine.broken()) return broken->code;
+  if (draining) return ErrorCode::kShuttingDown;
+  if (stats.step_ms > static_cast<double>(options.stall_timeout.count())) return ErrorCode::kStepHangs;
+  if (!stats.healthy) return ErrorCode::kStepsFail;
+  return std::nullopt;
+}
+
 nlohmann::json health(const Service& service) {
   const EngineStats stats = service.engine.stats();
   const ServedModel& model = service.model;
-  return {{"status", stats.healthy && !service.draining ? "healthy" : "unhealthy"},
+  const std::optional<ErrorCode> unhealthy = service.unhealthy();
+  return {{"status", unhealthy ? "unhealthy" : "healthy"},
+          {"reason", unhealthy ? nlohmann::json(to_string(*unhealthy)) : nlohmann::json()},
+          {"step_ms", std::llround(stats.step_ms)},
           {"vram_bytes", model.vram_bytes},
           {"backend", model.backend},
           {"device", model.device},
@@ -73,7 +86,7 @@ std::variant<nlohmann::json, Problem> cancel(Service& service, std::string_view 
 }
 
 std::variant<PreparedJob, Problem> prepare_job(const Service& service, std::string_view body) {
-  if (service.draining) return problem::unavailable("SHUTTING_DOWN", "the worker is shutting down", 5);
+  if (service.draining) return problem::unavailable(ErrorCode::kShuttingDown, "the worker is shutting down", 5);
   PreparedJob job;
   try {
     auto read = read_execute_request(parse_strict_json(body));
@@ -87,8 +100,8 @@ std::variant<PreparedJob, Problem> prepare_job(const Service& service, std::stri
   }
   if (service.jobs.waiting() >= service.options.max_waiting) {
     return problem::unavailable(
-        "QUEUE_FULL", fmt::format("{} requests are waiting already, which is the limit", service.options.max_waiting),
-        1);
+        ErrorCode::kQueueFull,
+        fmt::format("{} requests are waiting already, which is the limit", service.options.max_waiting), 1);
   }
   Request& request = job.engine_request;
   request.tokens = service.tokenizer->encode(job.request.prompt, true);
@@ -98,7 +111,10 @@ std::variant<PreparedJob, Problem> prepare_job(const Service& service, std::stri
   if (auto error = check_context(request.tokens.size(), request.max_tokens, service.model.context)) {
     return problem::invalid_fields({*error});
   }
-  if (auto refusal = service.engine.refusal(request)) return problem::bad_request(refusal->message);
+  if (auto refusal = service.engine.refusal(request)) {
+    if (refusal->code == ErrorCode::kOutOfPages) return problem::out_of_pages(refusal->message);
+    return problem::bad_request(refusal->message);
+  }
   if (service.options.request_timeout) {
     request.deadline = std::chrono::steady_clock::now() + *service.options.request_timeout;
   }

@@ -14,7 +14,7 @@ constexpr const char* kBearer = "Bearer 0123456789abcdef";
 unsigned status(RequestHead head, const char* token = "") {
   const auto found = find_route(head, token);
   const auto* problem = std::get_if<Problem>(&found);
-  return problem != nullptr ? problem->status : 200;
+  return problem != nullptr ? problem->status() : 200;
 }
 
 TEST(Routes, PathMethodAndContentTypeAreChecked) {

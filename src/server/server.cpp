@@ -5,6 +5,7 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
+#include <cmath>
 #include <csignal>
 #include <utility>
 
@@ -20,7 +21,8 @@ using asio::ip::tcp;
 namespace {
 
 constexpr std::chrono::seconds kCancelGrace{5};  // for the last events of jobs that a drain has cancelled
-constexpr std::chrono::seconds kCloseGrace{2};   // for the last answers once no job is left
+constexpr std::chrono::milliseconds kWatchInterval{100};
+constexpr std::chrono::seconds kCloseGrace{2};  // for the last answers once no job is left
 
 }  // namespace
 
@@ -54,6 +56,7 @@ tcp::endpoint Server::listen() {
 
 bool Server::run() {
   accept();
+  watch_engine();
   io_.run();
   if (cut_short_) service_.jobs.abandon_all();
   return !cut_short_;
@@ -94,6 +97,22 @@ void Server::wait_for_signal() {
   });
 }
 
+// A step that hangs is said in the log, once; /health says it while it lasts.
+void Server::watch_engine() {
+  const bool hangs = service_.unhealthy() == ErrorCode::kStepHangs;
+  if (hangs && !step_hangs_) {
+    log_.error("a step hangs", {{"code", to_string(ErrorCode::kStepHangs)},
+                                {"step_ms", std::llround(service_.engine.stats().step_ms)}});
+  }
+  step_hangs_ = hangs;
+  if (service_.engine.broken()) begin_drain();
+  if (service_.closing) return;
+  watch_timer_.expires_after(kWatchInterval);
+  watch_timer_.async_wait([this](error_code error) {
+    if (!error) watch_engine();
+  });
+}
+
 void Server::drain() {
   asio::post(io_, [this] { begin_drain(); });
 }
@@ -130,6 +149,7 @@ void Server::close_when_idle() {
   acceptor_.close(ignored);
   accept_pause_.cancel();
   signals_.cancel(ignored);
+  watch_timer_.cancel();
   drain_timer_.cancel();
   close_connections(true);
   if (connections_.empty()) return;

@@ -26,8 +26,8 @@ class Server {
   // check_bind_address) or taken. From here on SIGINT and SIGTERM are the server's.
   boost::asio::ip::tcp::endpoint listen();
 
-  // Serves until the drain is over. True if every job had its time, false if stop_now() or a second signal cut it
-  // short.
+  // Serves until the drain is over; an engine that is broken (Engine::broken()) begins one. True if every job had its
+  // time, false if stop_now() or a second signal cut it short.
   bool run();
 
   // Any thread. drain: no new jobs; running ones have drain_timeout to end, then they are cancelled; /health and
@@ -39,6 +39,7 @@ class Server {
   void accept();
   void start(boost::asio::ip::tcp::socket socket);
   void wait_for_signal();
+  void watch_engine();
   void begin_drain();
   void close_when_idle();
   void close_connections(bool only_idle);
@@ -53,7 +54,8 @@ class Server {
   boost::asio::ip::tcp::acceptor acceptor_{io_};
   boost::asio::steady_timer accept_pause_{io_};
   boost::asio::signal_set signals_{io_};
-  boost::asio::steady_timer drain_timer_{io_};
+  boost::asio::steady_timer drain_timer_{io_}, watch_timer_{io_};
+  bool step_hangs_ = false;  // as last seen by watch_engine()
   bool cut_short_ = false;
 };
 

@@ -29,6 +29,7 @@ struct ServerOptions {
   std::chrono::milliseconds body_timeout{30000};   // for its body
   std::chrono::milliseconds write_timeout{60000};  // a reader that takes nothing for so long is dropped
   std::chrono::milliseconds metrics_interval{1000};
+  std::chrono::milliseconds stall_timeout{60000};  // a step that runs longer hangs
 };
 
 // The loaded model as clients see it.
@@ -44,6 +45,10 @@ struct ServedModel {
 };
 
 struct Service {
+  // Why the worker is unhealthy: kDeviceLost, kWorkerFault, kShuttingDown, kStepHangs or kStepsFail; nothing if it is
+  // not. Does not wait for a step.
+  std::optional<ErrorCode> unhealthy() const;
+
   const ServerOptions& options;
   const ServedModel& model;
   std::shared_ptr<const Tokenizer> tokenizer;

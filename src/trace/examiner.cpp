@@ -84,9 +84,9 @@ Finding finding_of_exception() {
   } catch (const StepError& error) {
     finding.step = error.failure().step;
     finding.verb = error.failure().verb;
-    finding.remark = error.what();
+    finding.remark = with_causes(error);
   } catch (const std::exception& error) {
-    finding.remark = error.what();
+    finding.remark = with_causes(error);
   } catch (...) {
     finding.remark = "an exception of unknown type";
   }
@@ -183,7 +183,7 @@ std::optional<Finding> Examiner::first_difference(Program& program, const Batch&
     });
   } catch (const std::exception& error) {
     if (!found) throw;
-    found->remark = error.what();  // what came of it later
+    found->remark = with_causes(error);  // what came of it later
   }
   return found;
 }

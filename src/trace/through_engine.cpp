@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <future>
 
+#include "engine/request_failure.h"
+
 namespace llorch {
 namespace {
 
@@ -161,7 +163,7 @@ class ObservedEngine {
       const auto ended = std::make_shared<std::promise<std::string>>();
       ends.push_back(ended->get_future());
       engine_->submit(std::move(request), [ended](const Event& event) {
-        if (const auto* failed = std::get_if<FailEvent>(&event)) ended->set_value(failed->message);
+        if (const auto* failed = std::get_if<FailEvent>(&event)) ended->set_value(with_causes(*failed));
         if (std::holds_alternative<FinishEvent>(event)) ended->set_value("");
       });
     }

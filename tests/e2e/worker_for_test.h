@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <string>
@@ -25,7 +26,8 @@ inline bool soon(const std::function<bool()>& condition) {
   return false;
 }
 
-// `llorch serve --port 0 --model tiny` and more flags. Some tests need a worker that is slow: --backend reference.
+// `llorch serve --port 0`, the tiny model unless flags name another, and more flags. Some tests need a worker that is
+// slow: --backend reference.
 class Worker : public WorkerProcess {
  public:
   explicit Worker(std::vector<std::string> flags = {}) : WorkerProcess(LLORCH_EXECUTABLE, with_defaults(flags)) {}
@@ -45,7 +47,9 @@ class Worker : public WorkerProcess {
 
  private:
   static std::vector<std::string> with_defaults(std::vector<std::string> flags) {
-    flags.insert(flags.begin(), {"--port", "0", "--model", kTinyModel, "--threads", "2"});
+    flags.insert(flags.begin(), {"--port", "0", "--threads", "2"});
+    if (std::find(flags.begin(), flags.end(), "--model") == flags.end())
+      flags.insert(flags.end(), {"--model", kTinyModel});
     return flags;
   }
 };

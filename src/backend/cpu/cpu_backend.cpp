@@ -8,6 +8,7 @@
 #include "backend/cpu/isa.h"
 #include "backend/cpu/program.h"
 #include "backend/cpu/roof.h"
+#include "backend/memory.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -46,7 +47,8 @@ class CpuBackend final : public Backend {
   Roof measure_roof() override { return cpu::measure_roof(*pool_, kernels_); }
 
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
-    return std::make_shared<cpu::CpuWeights>(plan, source, *pool_);
+    return allocate(kWeightMemory, weight_bytes(plan),
+                    [&] { return std::make_shared<const cpu::CpuWeights>(plan, source, *pool_); });
   }
 
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,

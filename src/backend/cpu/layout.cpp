@@ -80,7 +80,7 @@ Buffer::Buffer(size_t bytes) : Buffer() {
   const bool huge = rounded >= kHugePage;
   const size_t mapped = huge ? rounded + kHugePage : rounded;
   void* memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) fail("cannot allocate {} bytes of memory", bytes);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
   auto* start = static_cast<std::byte*>(memory);
   if (huge) {
     const auto address = reinterpret_cast<uintptr_t>(start);

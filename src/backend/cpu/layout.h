@@ -14,7 +14,7 @@
 namespace llorch::cpu {
 
 // Zeroed, 64-byte aligned, in huge pages where the system has them (fewer TLB misses: reading at full bandwidth needs
-// them). Throws Error naming the size.
+// them). Throws std::bad_alloc.
 class Buffer {
  private:
   struct Unmap {

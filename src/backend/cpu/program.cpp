@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "backend/memory.h"
+#include "backend/step_faults.h"
+
 namespace llorch::cpu {
 namespace {
 
@@ -31,14 +34,16 @@ CpuProgram::CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weigh
       pool_(std::move(pool)),
       kernels_(kernels),
       slots_(plan_, options_),
-      kv_(plan_, options_.kv),
+      kv_(allocate(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv),
+                   [this] { return KvCache(plan_, options_.kv); })),
       device_(std::move(device)),
       stages_(make_stages(StepSet(plan_.steps.size()))) {
   if (options_.poison) kv_.poison();
   for (const Step& step : plan_.steps)
     if (const auto* linear = std::get_if<Linear>(&step.op)) widest_ = std::max(widest_, width(linear->x));
   const auto packed_bytes = [&](uint32_t rows) { return size_t{rows} * widest_ * sizeof(float) * 2; };
-  packed_ = Buffer(packed_bytes(packed_capacity()));
+  packed_ = allocate(kActivationMemory, packed_bytes(packed_capacity()),
+                     [&] { return Buffer(packed_bytes(packed_capacity())); });
   for (int t = 0; t < pool_->size(); ++t)
     scratch_.push_back({std::vector<float>(size_t{kMaxTileRows} * widest_), Buffer(packed_bytes(kPrivateRows)),
                         std::vector<float>(size_t{kMaxQueries} * plan_.heads.head_dim)});
@@ -96,6 +101,8 @@ std::span<const float> CpuProgram::walk(const Batch& batch, const std::vector<St
   pool_->run(task_counts_, [&](size_t index, uint32_t task, int thread) {
     if (stages[index].phase == Phase::kShow) return show(stages[index]);  // what a visitor throws is no step's failure
     try {
+      if (task == 0 && stages[index].phase == Phase::kCompute) inject_faults(plan_.steps[stages[index].step]);
+      if (thread > 0 && fault("thread")) throw std::runtime_error("a task of another thread threw (injected)");
       run_task(stages[index], index, task, thread);
     } catch (...) {
       rethrow_as_step_error(plan_, stages[index].step, rows_of(stages[index]), device_);

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/memory.h"
 #include "backend/reference/arithmetic.h"
 #include "backend/slots.h"
+#include "backend/step_faults.h"
 #include "base/half.h"
 
 namespace llorch {
@@ -76,7 +78,13 @@ class KvCache {
 class ReferenceProgram final : public Program {
  public:
   ReferenceProgram(const Plan& plan, std::shared_ptr<const ReferenceWeights> weights, const CompileOptions& options)
-      : plan_(plan), options_(options), weights_(std::move(weights)), slots_(plan_, options_), kv_(plan_, options_) {}
+      : plan_(plan),
+        options_(options),
+        weights_(std::move(weights)),
+        slots_(plan_, options_),
+        kv_(allocate(kKvMemory,
+                     size_t{options.kv.n_pages} * kv_page_bytes(plan, {0, options.kv.page_size, DType::kF32}),
+                     [this] { return KvCache(plan_, options_); })) {}
 
   std::span<const float> run(const Batch& batch) override { return trace(batch, StepSet(plan_.steps.size()), {}); }
 
@@ -88,6 +96,7 @@ class ReferenceProgram final : public Program {
     for (size_t i = 0; i < plan_.steps.size(); ++i) {
       const Op& op = plan_.steps[i].op;
       try {
+        inject_faults(plan_.steps[i]);
         std::visit(*this, op);
       } catch (...) {
         rethrow_as_step_error(plan_, i, rows_, kDevice);
@@ -263,7 +272,8 @@ class ReferenceBackend final : public Backend {
   BackendInfo info() const override { return {"reference", kDevice}; }
   Roof measure_roof() override { return {}; }  // speed is not its purpose
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
-    return std::make_shared<ReferenceWeights>(plan, source);
+    return allocate(kWeightMemory, weight_bytes(plan),
+                    [&] { return std::make_shared<const ReferenceWeights>(plan, source); });
   }
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                    const CompileOptions& options) override {

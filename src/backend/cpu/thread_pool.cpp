@@ -45,11 +45,11 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run(std::span<const uint32_t> tasks, const Work& work) {
   tasks_ = tasks;
   work_ = &work;
-  if (counters_.size() < tasks.size()) counters_ = std::vector<Counter>(tasks.size());
-  for (size_t s = 0; s < tasks.size(); ++s) {
-    counters_[s].next.store(0, std::memory_order_relaxed);
-    counters_[s].done.store(0, std::memory_order_relaxed);
+  if (done_.size() < tasks.size()) {
+    done_ = std::vector<Done>(tasks.size());
+    shares_ = std::vector<Share>(tasks.size() * static_cast<size_t>(n_threads_));
   }
+  for (size_t s = 0; s < tasks.size(); ++s) done_[s].tasks.store(0, std::memory_order_relaxed);
   gate_.store(0, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
@@ -59,15 +59,30 @@ void ThreadPool::run(std::span<const uint32_t> tasks, const Work& work) {
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
+// Share i of n tasks is [i * n / threads, (i + 1) * n / threads), rounded up: of a single task it is thread 0's.
+bool ThreadPool::take(size_t stage, int share, uint32_t& task) {
+  const auto threads = static_cast<uint64_t>(n_threads_), i = static_cast<uint64_t>(share);
+  const uint64_t begin = (i * tasks_[stage] + threads - 1) / threads;
+  const uint64_t end = ((i + 1) * tasks_[stage] + threads - 1) / threads;
+  std::atomic<uint64_t>& next = shares_[stage * threads + i].next;
+  const uint64_t run = uint64_t{generation_.load(std::memory_order_relaxed)} << 32;
+  for (uint64_t seen = next.load(std::memory_order_relaxed);;) {
+    const uint64_t taken = seen >> 32 == run >> 32 ? seen & UINT32_MAX : 0;
+    if (begin + taken >= end) return false;
+    task = static_cast<uint32_t>(begin + taken);
+    if (next.compare_exchange_weak(seen, run | (taken + 1), std::memory_order_relaxed)) return true;
+  }
+}
+
 void ThreadPool::walk(int thread) {
   for (size_t s = 0; s < tasks_.size(); ++s) {
+    std::atomic<uint32_t>& done = done_[s].tasks;
     const uint32_t n = tasks_[s];
-    Counter& counter = counters_[s];
-    for (uint32_t task; (task = counter.next.fetch_add(1, std::memory_order_relaxed)) < n;) {
-      call(s, task, thread);
-      if (counter.done.fetch_add(1, std::memory_order_acq_rel) + 1 == n) counter.done.notify_all();
-    }
-    wait_for(counter.done, [n](uint32_t done) { return done == n; });
+    uint32_t mine = 0;
+    for (int i = 0; i < n_threads_; ++i)
+      for (uint32_t task; take(s, (thread + i) % n_threads_, task); ++mine) call(s, task, thread);
+    if (mine > 0 && done.fetch_add(mine, std::memory_order_acq_rel) + mine == n) done.notify_all();
+    wait_for(done, [n](uint32_t tasks) { return tasks == n; });
   }
 }
 

@@ -19,12 +19,6 @@ struct BenchFlags {
   BenchOptions run;
 };
 
-DType parse_dtype(const std::string& name) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1})
-    if (to_string(dtype) == name) return dtype;
-  fail("--dtype {}: expected f32, f16, bf16, q8_0, q4_0 or q4_1", name);
-}
-
 nlohmann::json to_json(const Measured& m) {
   return {{"tokens_per_s", m.tokens_per_s},
           {"ms_per_token", 1e3 / m.tokens_per_s},
@@ -78,14 +72,14 @@ void run(const BenchFlags& flags) {
   BenchResult result;
   bool matches = true;
   if (!flags.shape.empty()) {
-    const DType dtype = parse_dtype(flags.dtype);
     ModelConfig config = shape_config(flags.shape);
-    result = run_bench(*backend, shape_plan(config, dtype, positions), random_weights(1), flags.run);
+    result = run_bench(*backend, shape_plan(config, flags.dtype, positions), random_weights(1), flags.run);
     report["model"] = flags.shape + " with random weights";
     report["dtype"] = flags.dtype;
     if (!flags.no_check) {
       config.n_layers = 1;
-      matches = outputs_match_reference(*backend, shape_plan(config, dtype, 64), [] { return random_weights(7); });
+      matches =
+          outputs_match_reference(*backend, shape_plan(config, flags.dtype, 64), [] { return random_weights(7); });
       report["matches_reference"] = matches;
     }
   } else {
@@ -127,7 +121,7 @@ void add_bench(CLI::App& app) {
   command->add_option("MODEL", flags->model,
                       "Model: a directory, a .safetensors or .gguf file, or an installed model's name");
   command->add_option("--shape", flags->shape, "A named shape with random weights instead of a model");
-  command->add_option("--dtype", flags->dtype, "Type of the shape's matrices")->capture_default_str();
+  command->add_option("--dtype", flags->dtype, "Type of the shape's matrices, or q4_k_m")->capture_default_str();
   command->add_option("--threads", flags->threads, "Threads (default: one for each processor)")
       ->check(CLI::Range(1, 1024));
   command->add_option("--isa", flags->isa, "Instruction set (default: the best that this machine runs)");

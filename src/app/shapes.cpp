@@ -53,35 +53,21 @@ uint16_t small_bf16(uint64_t r) { return static_cast<uint16_t>((r & 0x807f) | ((
 
 void fill_block(DType dtype, FastRandom& random, std::byte* out) {
   const auto put = [&](const auto& value) { std::memcpy(out, &value, sizeof value); };
-  const auto codes = [&](auto& block) {
-    for (auto& q : block.qs) q = static_cast<std::remove_reference_t<decltype(q)>>(random.next() >> 40);
-  };
-  const auto scale = [&](uint64_t exponent) {
-    return static_cast<uint16_t>((exponent << 10) | (random.next() & 0x3ff));
-  };
-  switch (dtype) {
-    case DType::kF32:
-      return put(bf16_to_f32(small_bf16(random.next())));
-    case DType::kF16:
-      return put(small_f16(random.next()));
-    case DType::kBF16:
-      return put(small_bf16(random.next()));
-    case DType::kQ8_0: {
-      BlockQ8_0 b{.d = scale(2), .qs = {}};
-      codes(b);
-      return put(b);
+  if (dtype == DType::kF32) put(bf16_to_f32(small_bf16(random.next())));
+  if (dtype == DType::kF16) put(small_f16(random.next()));
+  if (dtype == DType::kBF16) put(small_bf16(random.next()));
+  visit_block_type(dtype, [&](auto block) {
+    for (size_t i = 0; i < sizeof block; i += 8) {
+      const uint64_t bits = random.next();
+      std::memcpy(reinterpret_cast<std::byte*>(&block) + i, &bits, std::min<size_t>(8, sizeof block - i));
     }
-    case DType::kQ4_0: {
-      BlockQ4_0 b{.d = scale(6), .qs = {}};
-      codes(b);
-      return put(b);
-    }
-    case DType::kQ4_1: {
-      BlockQ4_1 b{.d = scale(6), .m = small_f16(random.next()), .qs = {}};
-      codes(b);
-      return put(b);
-    }
-  }
+    constexpr bool kSuperblock = block.kElements == 256;  // its scales have integer factors of up to 63 or 128
+    const uint64_t exponent = dtype == DType::kQ8_0 || kSuperblock ? 2 : 6;
+    block.d = static_cast<uint16_t>(exponent << 10 | (random.next() & 0x3ff));
+    if constexpr (requires { block.m; }) block.m = small_f16(random.next());
+    if constexpr (requires { block.dmin; }) block.dmin = static_cast<uint16_t>(2 << 10 | (random.next() & 0x3ff));
+    put(block);
+  });
 }
 
 void fill_random(DType dtype, uint64_t seed, std::vector<std::byte>& bytes) {
@@ -95,6 +81,30 @@ void fill_random(DType dtype, uint64_t seed, std::vector<std::byte>& bytes) {
         fill_block(dtype, random, bytes.data() + i * block);
     });
   for (std::thread& thread : threads) thread.join();
+}
+
+constexpr std::string_view kMix = "q4_k_m";
+
+DType mixed_type(const ModelConfig& c, const Tensor& tensor) {
+  const auto has = [&](std::string_view part) { return tensor.name.find(part) != std::string::npos; };
+  bool more_bits = tensor.name == "output.weight" || (c.tied_embeddings && has("token_embd"));
+  if (has("attn_v") || has("ffn_down")) {
+    const auto layer = static_cast<uint32_t>(std::stoul(tensor.name.substr(std::string_view("layers.").size())));
+    const uint32_t eighth = c.n_layers / 8;
+    more_bits = layer < eighth || layer >= 7 * c.n_layers / 8 || (layer - eighth) % 3 == 2;
+  }
+  if (tensor.cols() % 256 != 0) return more_bits ? DType::kQ8_0 : DType::kQ5_0;
+  return more_bits ? DType::kQ6_K : DType::kQ4_K;
+}
+
+DType matrix_type(const ModelConfig& c, const std::string& types, const Tensor& tensor) {
+  if (types == kMix) return mixed_type(c, tensor);
+  std::vector<std::string_view> names;
+  for (const DType dtype : kDTypes) {
+    if (to_string(dtype) == types) return dtype;
+    names.push_back(to_string(dtype));
+  }
+  fail("--dtype {}: expected one of {}, {}", types, fmt::join(names, ", "), kMix);
 }
 
 }  // namespace
@@ -126,7 +136,7 @@ ModelConfig shape_config(const std::string& name) {
   return c;
 }
 
-Plan shape_plan(const ModelConfig& c, DType dtype, uint32_t context) {
+Plan shape_plan(const ModelConfig& c, const std::string& types, uint32_t context) {
   const auto matrix_shape = [&](const std::string& name) -> std::vector<int64_t> {
     const auto has = [&](std::string_view part) { return name.find(part) != std::string::npos; };
     const int64_t q = int64_t{c.n_heads} * c.head_dim, kv = int64_t{c.n_kv_heads} * c.head_dim;
@@ -141,8 +151,8 @@ Plan shape_plan(const ModelConfig& c, DType dtype, uint32_t context) {
   std::map<std::string, Tensor> tensors;
   const WeightCatalog catalog{
       .at = [&](const std::string& name) -> const Tensor& {
-        Tensor tensor{name, dtype, matrix_shape(name), {}};
-        if (tensor.shape.size() == 1) tensor.dtype = DType::kF32;
+        Tensor tensor{name, DType::kF32, matrix_shape(name), {}};
+        if (tensor.shape.size() == 2) tensor.dtype = matrix_type(c, types, tensor);
         return tensors.insert_or_assign(name, std::move(tensor)).first->second;
       },
       .contains = [](const std::string&) { return false; },

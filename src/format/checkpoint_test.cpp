@@ -149,7 +149,7 @@ TEST_F(CheckpointTest, DescribesGguf) {
   std::string tokens;
   for (int i = 0; i < 1000; ++i) tokens += gguf_string("tok");
   file.array("tokens", GgufType::kString, 1000, tokens).array("i8s", GgufType::kI8, 2, "\xff\x01");
-  file.tensor("blk.0.attn_q.weight", 8, {64, 2}, std::string(136, 'x')).tensor("x", 14, {256}, std::string(210, 'y'));
+  file.tensor("blk.0.attn_q.weight", 8, {64, 2}, std::string(136, 'x')).tensor("x", 10, {256}, std::string(84, 'y'));
   const std::string text = describe(Checkpoint::open(directory_.write("m.gguf", file.build())));
   EXPECT_THAT(text,
               AllOf(HasSubstr("m.gguf: GGUF\n"), HasSubstr("  general.name = \"small\\x1b[31m\"\n"),
@@ -158,7 +158,7 @@ TEST_F(CheckpointTest, DescribesGguf) {
                     HasSubstr("  i8s = 2 x i8 [-1, 1]\n")));
   EXPECT_THAT(text, AllOf(HasSubstr("  layers.0.attn_q.weight  q8_0   [2, 64]                    136\n"),
                           HasSubstr("tensors of types that llorch does not read (1)\n"),
-                          HasSubstr("  x                       Q6_K   [256]                        ?\n")));
+                          HasSubstr("  x                       Q2_K   [256]                        ?\n")));
 }
 
 TEST_F(CheckpointTest, DescribesSafetensors) {

@@ -127,7 +127,10 @@ TEST(Gguf, ReadsEveryTensorTypeWithReversedDimensions) {
   file.tensor("blk.0.attn_q.weight", 0, {3, 2}, std::string(24, 'a')).tensor("f16", 1, {4}, std::string(8, 'b'));
   file.tensor("bf16", 30, {2, 3, 4, 5}, std::string(240, 'c')).tensor("q8_0", 8, {64, 2}, std::string(136, 'd'));
   file.tensor("q4_0", 2, {32}, std::string(18, 'e')).tensor("q4_1", 3, {32, 3}, std::string(60, 'f'));
-  file.tensor("q6_k", 14, {256}, std::string(210, 'g')).tensor("future", 99, {1}, "h").tensor("scalar", 0, {}, "ijkl");
+  file.tensor("q5_0", 6, {32}, std::string(22, 'm')).tensor("q5_1", 7, {32, 3}, std::string(72, 'n'));
+  file.tensor("q4_k", 12, {256}, std::string(144, 'o')).tensor("q5_k", 13, {512, 2}, std::string(704, 'p'));
+  file.tensor("q6_k", 14, {256, 3}, std::string(630, 'q'));
+  file.tensor("q2_k", 10, {256}, std::string(84, 'g')).tensor("future", 99, {1}, "h").tensor("scalar", 0, {}, "ijkl");
   for (const uint32_t version : {2u, 3u}) {
     file.version = version;
     const Parsed parsed(file.build());
@@ -145,9 +148,14 @@ TEST(Gguf, ReadsEveryTensorTypeWithReversedDimensions) {
     expect("q8_0", DType::kQ8_0, {2, 64}, 'd', 136);
     expect("q4_0", DType::kQ4_0, {32}, 'e', 18);
     expect("q4_1", DType::kQ4_1, {3, 32}, 'f', 60);
-    EXPECT_THAT(error_of([&] { parsed.table.find("q6_k"); }),
-                HasSubstr("f: tensor q6_k: expected type F32, F16, BF16"));
-    EXPECT_THAT(error_of([&] { parsed.table.find("q6_k"); }), HasSubstr("got Q6_K"));
+    expect("q5_0", DType::kQ5_0, {32}, 'm', 22);
+    expect("q5_1", DType::kQ5_1, {3, 32}, 'n', 72);
+    expect("q4_k", DType::kQ4_K, {256}, 'o', 144);
+    expect("q5_k", DType::kQ5_K, {2, 512}, 'p', 704);
+    expect("q6_k", DType::kQ6_K, {3, 256}, 'q', 630);
+    EXPECT_THAT(error_of([&] { parsed.table.find("q2_k"); }),
+                HasSubstr("f: tensor q2_k: expected type F32, F16, BF16"));
+    EXPECT_THAT(error_of([&] { parsed.table.find("q2_k"); }), HasSubstr("got Q2_K"));
     EXPECT_THAT(error_of([&] { parsed.table.find("future"); }), HasSubstr("got type 99"));
     EXPECT_EQ(parsed.table.find("scalar")->bytes.size(), 4u);
   }
@@ -191,6 +199,8 @@ TEST(Gguf, ErrorsNameTensorExpectedAndGot) {
   EXPECT_EQ(tensor(0, {1}, 8, 4), "f: tensor t: offset 4 is no multiple of the alignment 32");
   EXPECT_EQ(tensor(8, {33}, 99), "f: tensor t: q8_0 rows of 33 elements are no multiple of the block of 32");
   EXPECT_EQ(tensor(3, {}, 99), "f: tensor t: q4_1 rows of 1 elements are no multiple of the block of 32");
+  EXPECT_EQ(tensor(14, {256 + 32}, 999), "f: tensor t: q6_k rows of 288 elements are no multiple of the block of 256");
+  EXPECT_EQ(tensor(12, {256, 2}, 287), "f: tensor t: 288 bytes at offset 0 do not lie in the 287 bytes of data");
   EXPECT_EQ(tensor(0, {1, 1, 1, 1, 1}, 4), "f: tensor t: expected at most 4 dimensions, got 5");
   EXPECT_EQ(tensor(0, {4, 0}, 4), "f: tensor t: dimension 1: got 0");
   EXPECT_EQ(tensor(0, {1ull << 63}, 4), "f: tensor t: dimension 0: got 9223372036854775808");
@@ -236,7 +246,7 @@ TEST(Gguf, RefusesCountsThatCannotFitBeforeAllocating) {
 std::string small_file() {
   GgufBuilder file = every_type();
   file.u32("general.alignment", 32).tensor("blk.0.attn_q.weight", 0, {3, 2}, std::string(24, 'a'));
-  return file.tensor("q", 8, {32, 2}, std::string(68, 'b')).tensor("k", 14, {256}, std::string(210, 'c')).build();
+  return file.tensor("q", 8, {32, 2}, std::string(68, 'b')).tensor("k", 10, {256}, std::string(210, 'c')).build();
 }
 
 TEST(Gguf, RefusesTruncationsOrShowsOnlyWhatIsThere) {

@@ -64,7 +64,7 @@ TEST(Safetensors, ReadsEveryTypeInFileOrderUnderCanonicalNames) {
   EXPECT_TRUE(table.find("c")->shape.empty());
   EXPECT_EQ(table.find("z")->bytes.size(), 0u);
   EXPECT_EQ(error_of([&] { table.find("n"); }),
-            "f: tensor n: expected type F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got I64");
+            "f: tensor n: expected type F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K, got I64");
 }
 
 TEST(Safetensors, ErrorsNameTensorExpectedAndGot) {

@@ -26,6 +26,11 @@ const char* type_name(const Tensor& tensor, const std::string& where) {
     case DType::kQ8_0:
     case DType::kQ4_0:
     case DType::kQ4_1:
+    case DType::kQ5_0:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K:
       break;
   }
   fail("{}: tensor {}: SafeTensors holds f32, f16 or bf16, got {}", where, tensor.name, to_string(tensor.dtype));

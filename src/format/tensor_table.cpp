@@ -80,8 +80,8 @@ const Tensor* TensorTable::find(std::string_view name) const {
   if (place == places_.end()) return nullptr;
   if (place->second.supported) return &tensors_[place->second.index];
   const UnsupportedTensor& tensor = unsupported_[place->second.index];
-  fail("{}: tensor {}: expected type F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got {}", tensor.file.string(),
-       printable(tensor.name), tensor.type);
+  fail("{}: tensor {}: expected type F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K, got {}",
+       tensor.file.string(), printable(tensor.name), tensor.type);
 }
 
 }  // namespace llorch

@@ -12,7 +12,7 @@
 
 namespace llorch {
 
-// A tensor that the file holds in a type which llorch does not read ("I64", "Q6_K"). `bytes` is 0 where the size of
+// A tensor that the file holds in a type which llorch does not read ("I64", "Q2_K"). `bytes` is 0 where the size of
 // the type is unknown.
 struct UnsupportedTensor {
   std::string name;

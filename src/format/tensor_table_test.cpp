@@ -51,9 +51,10 @@ TEST(TensorTable, RefusesANameTwice) {
 
 TEST(TensorTable, NamesFileTypeAndTensorOfAnUnsupportedOne) {
   TensorTable table;
-  table.add(UnsupportedTensor{"a", "Q6_K", {256}, 0, "x.gguf"});
-  EXPECT_EQ(error_of([&] { table.find("a"); }),
-            "x.gguf: tensor a: expected type F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got Q6_K");
+  table.add(UnsupportedTensor{"a", "Q2_K", {256}, 0, "x.gguf"});
+  EXPECT_EQ(
+      error_of([&] { table.find("a"); }),
+      "x.gguf: tensor a: expected type F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K, got Q2_K");
   EXPECT_TRUE(table.tensors().empty());
   EXPECT_EQ(table.unsupported().size(), 1u);
 }

@@ -11,12 +11,20 @@ enum class DType : uint8_t {
   kF32,
   kF16,
   kBF16,
-  kQ8_0,  // block-quantized; layouts in tensor/blocks.h
+  kQ8_0,  // from here on block-quantized; layouts in tensor/blocks.h
   kQ4_0,
   kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
 };
 
-// Elements that share one storage block: 1 for plain floats, 32 for Q8_0, Q4_0, Q4_1.
+inline constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
+                                    DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+
+// Elements that share one storage block: 1 for plain floats, 256 for K-quants, else 32.
 size_t block_elements(DType dtype);
 
 // Bytes of one storage block.
@@ -25,7 +33,7 @@ size_t block_bytes(DType dtype);
 // True for block-quantized types.
 bool is_quantized(DType dtype);
 
-// "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1".
+// "f32", "bf16", "q8_0", "q4_k".
 std::string_view to_string(DType dtype);
 
 }  // namespace llorch

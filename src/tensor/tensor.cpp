@@ -46,21 +46,10 @@ void read_row(const Tensor& tensor, int64_t row, float* out) {
   LLORCH_CHECK(row >= 0 && row < tensor.rows() && offset + stride <= tensor.bytes.size(), "{}: row {} of {}",
                tensor.name, row, shape_string(tensor.shape));
   const std::byte* in = tensor.bytes.data() + offset;
-  switch (tensor.dtype) {
-    case DType::kF32:
-      std::memcpy(out, in, stride);
-      return;
-    case DType::kF16:
-      return read_16bit(in, cols, out, f16_to_f32);
-    case DType::kBF16:
-      return read_16bit(in, cols, out, bf16_to_f32);
-    case DType::kQ8_0:
-      return read_blocks<BlockQ8_0>(in, cols, out);
-    case DType::kQ4_0:
-      return read_blocks<BlockQ4_0>(in, cols, out);
-    case DType::kQ4_1:
-      return read_blocks<BlockQ4_1>(in, cols, out);
-  }
+  if (tensor.dtype == DType::kF32) std::memcpy(out, in, stride);
+  if (tensor.dtype == DType::kF16) read_16bit(in, cols, out, f16_to_f32);
+  if (tensor.dtype == DType::kBF16) read_16bit(in, cols, out, bf16_to_f32);
+  visit_block_type(tensor.dtype, [&]<typename Block>(const Block&) { read_blocks<Block>(in, cols, out); });
 }
 
 }  // namespace llorch

@@ -15,7 +15,6 @@ using test::Random;
 using test::RandomWeights;
 using test::Values;
 
-constexpr DType kWeightTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
 constexpr uint32_t kRows[] = {1, 2, 5, 17, 131, 269};  // 269: kernels that take rows by the 252 begin anew
 constexpr uint32_t kMaxRows = 288;
 
@@ -115,10 +114,10 @@ class Conformance : public ::testing::Test {
 };
 
 TEST_F(Conformance, Linear) {
-  for (const DType dtype : kWeightTypes)
-    for (const uint32_t k : {32u, 64u, 256u, 288u, 1000u})
+  for (const DType dtype : kDTypes)
+    for (const uint32_t k : {32u, 64u, 256u, 288u, 768u, 1000u})
       for (const Values values : {Values::kPlain, Values::kWithNonFinite}) {
-        if (k % block_elements(dtype) != 0) continue;
+        if (k % block_elements(dtype) != 0 || (k == 768 && block_elements(dtype) != 256)) continue;
         SCOPED_TRACE(fmt::format("{} k {}", to_string(dtype), k));
         check_verb(k, values, [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
           out_width_ = 131 + 17 + 1;
@@ -141,12 +140,11 @@ TEST_F(Conformance, Linear) {
 }
 
 TEST_F(Conformance, LinearOfMixedTypes) {
-  check_verb(320, Values::kWide, [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
-    out_width_ = 6 * 21;
+  check_verb(512, Values::kWide, [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
+    out_width_ = std::size(kDTypes) * 21;
     const SlotId y = b.slot("y", out_width_);
     std::vector<WeightId> stacked;
-    for (const DType dtype : kWeightTypes)
-      stacked.push_back(w.matrix(b, std::string(to_string(dtype)), dtype, 21, 320));
+    for (const DType dtype : kDTypes) stacked.push_back(w.matrix(b, std::string(to_string(dtype)), dtype, 21, 512));
     b.step("mixed", Linear{x, y, stacked, {}, false});
     return y;
   });
@@ -181,11 +179,11 @@ TEST_F(Conformance, GatedAct) {
 }
 
 TEST_F(Conformance, EmbedOfEveryType) {
-  for (const DType dtype : kWeightTypes) {
+  for (const DType dtype : kDTypes) {
     RandomWeights weights(5);
     PlanBuilder b(50, 0, {}, {1024, 0, {}, {}});
-    const SlotId x = b.slot("x", 96), logits = b.slot("logits", 50);
-    const WeightId table = weights.matrix(b, "table", dtype, 50, 96);
+    const SlotId x = b.slot("x", 256), logits = b.slot("logits", 50);
+    const WeightId table = weights.matrix(b, "table", dtype, 50, 256);
     b.step("embed", Embed{x, table, 0.37f});
     b.step("logits", Linear{x, logits, {table}, {}, false});  // tied
     const Plan plan = std::move(b).build();

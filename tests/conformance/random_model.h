@@ -60,29 +60,18 @@ class Random {
 
   void write_block(DType dtype, std::byte* out) {
     const auto put = [&](const auto& value) { std::memcpy(out, &value, sizeof value); };
-    switch (dtype) {
-      case DType::kF32:
-        return put(normal());
-      case DType::kF16:
-        return put(half(1.0f));
-      case DType::kBF16:
-        return put(f32_to_bf16(normal()));
-      case DType::kQ8_0: {
-        BlockQ8_0 b{.d = half(0.02f), .qs = {}};
-        for (int8_t& q : b.qs) q = static_cast<int8_t>(below(256));
-        return put(b);
-      }
-      case DType::kQ4_0: {
-        BlockQ4_0 b{.d = half(0.2f), .qs = {}};
-        for (uint8_t& q : b.qs) q = static_cast<uint8_t>(below(256));
-        return put(b);
-      }
-      case DType::kQ4_1: {
-        BlockQ4_1 b{.d = half(0.2f), .m = half(1.0f), .qs = {}};
-        for (uint8_t& q : b.qs) q = static_cast<uint8_t>(below(256));
-        return put(b);
-      }
-    }
+    if (dtype == DType::kF32) put(normal());
+    if (dtype == DType::kF16) put(half(1.0f));
+    if (dtype == DType::kBF16) put(f32_to_bf16(normal()));
+    visit_block_type(dtype, [&](auto block) {
+      for (size_t i = 0; i < sizeof block; ++i)
+        reinterpret_cast<uint8_t*>(&block)[i] = static_cast<uint8_t>(below(256));
+      constexpr bool kSuperblock = block.kElements == 256;  // integer scales of up to 63 or 128
+      block.d = half(dtype == DType::kQ8_0 ? 0.02f : kSuperblock ? 0.003f : 0.2f);
+      if constexpr (requires { block.m; }) block.m = half(1.0f);
+      if constexpr (requires { block.dmin; }) block.dmin = half(0.03f);
+      put(block);
+    });
   }
 
   std::mt19937_64 engine_;

@@ -109,10 +109,19 @@ inline std::vector<WholeModel> whole_models() {
   models.push_back(random_llama({"random q4_0", {DType::kQ4_0}, RopePairs::kInterleaved, false, false}));
   models.push_back(random_llama(
       {"random of mixed types with biases",
-       {DType::kQ8_0, DType::kF16, DType::kQ4_0, DType::kF32, DType::kQ4_1, DType::kBF16, DType::kQ8_0, DType::kQ4_0},
+       {DType::kQ8_0, DType::kF16, DType::kQ4_0, DType::kF32, DType::kQ4_1, DType::kBF16, DType::kQ5_0, DType::kQ5_1},
        RopePairs::kInterleaved,
        true,
        true}));
+  models.push_back(random_llama({.name = "random of K-quants",
+                                 .dtypes = {DType::kQ6_K, DType::kQ4_K, DType::kQ5_K},
+                                 .pairs = RopePairs::kInterleaved,
+                                 .tied = false,
+                                 .bias = false,
+                                 .hidden = 256,
+                                 .ffn = 512,
+                                 .n_heads = 8,
+                                 .n_kv_heads = 2}));
   return models;
 }
 

@@ -35,6 +35,21 @@ WholeModel small_llama(const char* name, std::vector<DType> dtypes, bool bias = 
                              .vector_scale = vector_scale});
 }
 
+// One superblock in most rows, two in those of ffn_out.
+WholeModel small_k_llama(const char* name, DType dtype) {
+  return test::random_llama({.name = name,
+                             .dtypes = {dtype},
+                             .pairs = RopePairs::kInterleaved,
+                             .tied = true,
+                             .bias = false,
+                             .hidden = 256,
+                             .ffn = 512,
+                             .n_heads = 4,
+                             .n_kv_heads = 2,
+                             .head_dim = 64,
+                             .vocab = 67});
+}
+
 template <typename Verb, typename Change>
 WholeModel changed(WholeModel model, Change change) {
   for (Step& step : model.plan.steps)
@@ -50,6 +65,9 @@ WholeModel make_model(const std::string& name) {
   if (name == "q8_0") return small_llama("q8_0", {DType::kQ8_0});
   if (name == "q4_0") return small_llama("q4_0", {DType::kQ4_0});
   if (name == "q4_1") return small_llama("q4_1", {DType::kQ4_1});
+  if (name == "q5_0") return small_llama("q5_0", {DType::kQ5_0});
+  if (name == "q4_k") return small_k_llama("q4_k", DType::kQ4_K);
+  if (name == "q6_k") return small_k_llama("q6_k", DType::kQ6_K);
   if (name == "bias") return small_llama("bias", {DType::kF32}, true);
   if (name == "loud") return small_llama("loud", {DType::kF32}, true, 1e6f);
   if (name == "window") return changed<Attention>(make_model("f32"), [](Attention& op) { op.window = 21; });

@@ -111,8 +111,6 @@ TEST(ThreadPool, RethrowsOneExceptionAfterAllTasksAndGoesOn) {
   }
 }
 
-constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
-
 // Any bits will do, NaN and infinities among them.
 std::vector<std::byte> random_bytes(size_t n) {
   std::mt19937_64 engine(n);
@@ -122,9 +120,9 @@ std::vector<std::byte> random_bytes(size_t n) {
 }
 
 TEST(InterleavedMatrix, GivesBackTheRowsOfTheFile) {
-  for (const DType dtype : kTypes)
+  for (const DType dtype : kDTypes)
     for (const int64_t rows : {1, 15, 16, 17, 50})
-      for (const int64_t cols : {1, 32, 63, 96, 100, 288}) {
+      for (const int64_t cols : {1, 32, 63, 96, 100, 288, 768}) {
         if (cols % static_cast<int64_t>(block_elements(dtype)) != 0) continue;
         const auto bytes = random_bytes(static_cast<size_t>(rows) * row_bytes(dtype, cols));
         const Tensor tensor{"w", dtype, {rows, cols}, bytes};

@@ -5,6 +5,7 @@
 
 #include "backend/cpu/attention_kernel.h"
 #include "backend/cpu/linear_kernels.h"
+#include "backend/cpu/quant_kernels.h"
 #include "backend/cpu/roof_kernels.h"
 #include "backend/cpu/row_kernels.h"
 
@@ -17,8 +18,9 @@ constexpr Kernels make_kernels(const char* name) {
       .name = name,
       .tile_rows = tile_rows<L>,
       .linear = {float_linear<L, WidenF32<L>>, float_linear<L, WidenF16<L>>, float_linear<L, WidenBF16<L>>,
-                 quant_linear<L, CodesQ8<L>>, quant_linear<L, CodesQ4<L, 8, false>>,
-                 quant_linear<L, CodesQ4<L, 0, true>>},
+                 quant_linear<L, DType::kQ8_0>, quant_linear<L, DType::kQ4_0>, quant_linear<L, DType::kQ4_1>,
+                 quant_linear<L, DType::kQ5_0>, quant_linear<L, DType::kQ5_1>, quant_linear<L, DType::kQ4_K>,
+                 quant_linear<L, DType::kQ5_K>, quant_linear<L, DType::kQ6_K>},
       .pack_floats = pack_floats<L>,
       .pack_quantized = pack_quantized<L>,
       .rms_norm = rms_norm<L>,

@@ -4,37 +4,36 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
+#include "backend/cpu/quant_layout.h"
 #include "plan/op.h"
 #include "tensor/dtype.h"
 
 namespace llorch::cpu {
 
-inline constexpr int kGroup = 16;        // weight rows that lie side by side; one vector lane each
 inline constexpr int kMaxTileRows = 12;  // activation rows of one tile, at most
 inline constexpr int kMaxQueries = 8;    // query vectors of one attention tile, at most
-inline constexpr int kQuantBlock = 32;   // elements of a quantized block
-inline constexpr int kPairs = kQuantBlock / 2;
 
 // Activation rows [rows, cols] in the form that linear kernels read: tiles of up to kMaxTileRows rows, inside a tile
 // one column's values side by side. Tile rows come from Kernels::tile_rows. Each array is addressed by a tile's first
 // row:
 //   floats  [cols][tile rows]                                     at first_row * cols
 //   pairs   [cols / 32][16][tile rows], two int16 to a word       at first_row * cols / 2
-//   scales  [cols / 32][tile rows], sums the same                 at first_row * cols / 32
+//   scales  [cols / 32][tile rows], both sums the same            at first_row * cols / 32
 struct PackedRows {
   float* floats = nullptr;
   int32_t* pairs = nullptr;
   float* scales = nullptr;
-  int32_t* sums = nullptr;  // of a block's 32 integers
+  int32_t* sums = nullptr;        // of a block's 32 integers
+  int32_t* first_sums = nullptr;  // of its first 16
 };
 
 // A weight matrix in groups of 16 rows (layout.h).
 struct MatrixView {
-  const std::byte* data = nullptr;     // groups, data_stride bytes apart, 64-byte aligned
-  const uint16_t* scales = nullptr;    // f16 [groups][cols / 32][16]
-  const uint16_t* minimums = nullptr;  // the same, for formats that have them
-  size_t data_stride = 0;
+  const std::byte* data = nullptr;    // groups, data_stride bytes apart, 64-byte aligned
+  const std::byte* scales = nullptr;  // of block-quantized types: records (quant_layout.h), scale_stride bytes a group
+  size_t data_stride = 0, scale_stride = 0;
   int32_t rows = 0;  // valid ones; the last group is padded with zeros
   int32_t cols = 0;
 };
@@ -82,10 +81,10 @@ struct Kernels {
   const char* name;
   // Rows of the next tile when `rows` are left: one of the sizes that the linear kernels are compiled for.
   int (*tile_rows)(DType weights, int rows);
-  void (*linear[6])(const LinearArgs&);  // by DType
+  void (*linear[std::size(kDTypes)])(const LinearArgs&);  // by DType
   // Packs rows into a tile: x[i] is row i, `first_row` of all rows.
   void (*pack_floats)(const float* const* x, int rows, int cols, float* out);
-  void (*pack_quantized)(const float* const* x, int rows, int cols, int32_t* pairs, float* scales, int32_t* sums);
+  void (*pack_quantized)(const float* const* x, int rows, int cols, const PackedRows& out);
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* y);
   void (*gated_silu)(const float* gate, const float* up, int n, float* y);
   void (*rope_append_f16)(const RopeArgs&);

@@ -36,6 +36,16 @@ struct Avx2Lanes {
   }
   static F load_f16(const uint16_t* p) { return {half8(p), half8(p + 8)}; }
   static F load_bf16(const uint16_t* p) { return {bfloat8(p), bfloat8(p + 8)}; }
+  static F load_8bit(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes, bytes)))};
+  }
+  static F load_8bit(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)))};
+  }
   static F load_f16_first(const uint16_t* p, int n) {
     uint16_t whole[16] = {};
     for (int i = 0; i < n && i < 16; ++i) whole[i] = p[i];
@@ -100,6 +110,7 @@ struct Avx2Lanes {
   static I add_i(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
   static I max_i(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
   static I and_i(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+  static I or_i(I x, I y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
   template <int kBits>
   static I shift_right_16(I x) {
     return {_mm256_srli_epi16(x.a, kBits), _mm256_srli_epi16(x.b, kBits)};

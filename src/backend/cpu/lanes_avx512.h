@@ -30,6 +30,12 @@ struct Avx512Lanes {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
   }
+  static F load_8bit(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F load_8bit(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   static F load_f16_first(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p)); }
   // Saturates to +-65504, keeps NaN: the constant comes first because max and min return the second operand on NaN.
   static void store_f16_first(uint16_t* p, F v, int n) {
@@ -67,6 +73,7 @@ struct Avx512Lanes {
   static I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
   static I max_i(I a, I b) { return _mm512_max_epi32(a, b); }
   static I and_i(I a, I b) { return _mm512_and_si512(a, b); }
+  static I or_i(I a, I b) { return _mm512_or_si512(a, b); }
   template <int kBits>
   static I shift_right_16(I a) {
     return _mm512_srli_epi16(a, kBits);

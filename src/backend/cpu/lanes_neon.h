@@ -52,6 +52,18 @@ struct NeonLanes {
   static F load_bf16(const uint16_t* p) {
     return each<F>([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
   }
+  static F load_8bit(const uint8_t* p) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+    return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_high_u16(low)),
+             vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_high_u16(high))}};
+  }
+  static F load_8bit(const int8_t* p) {
+    const int8x16_t bytes = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+    return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
+             vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
+  }
   static F load_f16_first(const uint16_t* p, int n) {
     uint16_t whole[16] = {};
     for (int i = 0; i < n && i < 16; ++i) whole[i] = p[i];
@@ -131,6 +143,9 @@ struct NeonLanes {
   }
   static I and_i(I x, I y) {
     return each<I>([&](int i) { return vandq_s32(x.v[i], y.v[i]); });
+  }
+  static I or_i(I x, I y) {
+    return each<I>([&](int i) { return vorrq_s32(x.v[i], y.v[i]); });
   }
   template <int kBits>
   static I shift_right_16(I x) {

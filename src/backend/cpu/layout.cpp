@@ -13,34 +13,30 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// Bytes of one group's elements or codes for `cols` columns.
+// How a block of the file is placed, and the record of its scales.
+template <typename Block>
+struct Place : Placed<Block::kType> {
+  using Base = Placed<Block::kType>;
+  static_assert(Block::kElements == Base::kRecordBlocks * kQuantBlock);
+  static_assert(Block::kScaleGroup * Base::kScaleGroups == kQuantBlock && Block::kHasMinimum == Base::kMinimum);
+};
+template <typename Block>
+using ScalesOf = typename Place<Block>::Scales;
+
+// Bytes of one group's elements or codes, and of its scale records, for `cols` columns.
 size_t group_bytes(DType dtype, int64_t cols) {
-  const auto n = static_cast<size_t>(cols) * kGroup;
-  switch (dtype) {
-    case DType::kF32:
-      return n * 4;
-    case DType::kF16:
-    case DType::kBF16:
-      return n * 2;
-    case DType::kQ8_0:
-      return n;
-    case DType::kQ4_0:
-    case DType::kQ4_1:
-      return n / 2;
-  }
-  return 0;
+  size_t bytes = static_cast<size_t>(cols) * kGroup * block_bytes(dtype);  // of the float types
+  visit_block_type(dtype, [&]<typename Block>(const Block&) {
+    bytes = static_cast<size_t>(cols / kQuantBlock) * Place<Block>::kCodeBytes;
+  });
+  return bytes;
 }
-
-// Element k (0..31) of row r of a group stands at a fixed place among the codes of its block: as pairs of int8, or as
-// nibbles of 32-bit words (linear_kernels.h, CodesQ8 and CodesQ4). store_codes() writes all of a row's, code() reads
-// one.
-
-void store_codes(const BlockQ8_0& block, int r, std::byte* codes) {
-  for (int p = 0; p < kPairs; ++p) std::memcpy(codes + p * 2 * kGroup + 2 * r, block.qs + 2 * p, 2);
-}
-
-int code(const BlockQ8_0*, const std::byte* codes, int r, int k) {
-  return static_cast<int8_t>(codes[k / 2 * 2 * kGroup + 2 * r + k % 2]);
+size_t record_bytes(DType dtype, int64_t cols) {
+  size_t bytes = 0;
+  visit_block_type(dtype, [&]<typename Block>(const Block&) {
+    bytes = static_cast<size_t>(cols / Block::kElements) * sizeof(ScalesOf<Block>);
+  });
+  return bytes;
 }
 
 // The low nibbles of 8 bytes as one word: those of even bytes in its low half, of odd bytes in its high half.
@@ -52,24 +48,81 @@ uint32_t pack_nibbles(uint64_t bytes) {
   return gather(bytes) | gather(bytes >> 8) << 16;
 }
 
-template <typename Block>  // BlockQ4_0, BlockQ4_1: codes are stored unsigned, as in the file
-void store_codes(const Block& block, int r, std::byte* codes) {
-  for (int half = 0; half < 2; ++half) {
-    uint64_t bytes;
-    std::memcpy(&bytes, block.qs + 8 * half, 8);
-    const uint32_t low = pack_nibbles(bytes), high = pack_nibbles(bytes >> 4);
-    std::memcpy(codes + (half * kGroup + r) * 4, &low, 4);         // elements 8 * half ...
-    std::memcpy(codes + ((half + 2) * kGroup + r) * 4, &high, 4);  // elements 16 + 8 * half ...
+// Where bits 4 and up of element k stand in the second plane: word, and shift inside it.
+constexpr int high_word(int high_bits, int k) { return k * high_bits / 32; }
+constexpr int high_shift(int high_bits, int k) { return k / 2 * high_bits % 16 + k % 2 * 16; }
+
+// Codes of 32 elements of row r, from element `first` of the block on.
+template <typename Block>
+void store_codes(const Block& block, int first, int r, std::byte* planes) {
+  uint8_t codes[kQuantBlock];
+  for (int k = 0; k < kQuantBlock; ++k)
+    codes[k] = static_cast<uint8_t>(quant(block, first + k) + Place<Block>::kOffset);
+  if constexpr (Place<Block>::kBits == 8) {
+    for (int p = 0; p < kPairs; ++p) std::memcpy(planes + p * 2 * kGroup + 2 * r, codes + 2 * p, 2);
+  } else {
+    for (int word = 0; word < 4; ++word) {
+      uint64_t bytes;
+      std::memcpy(&bytes, codes + 8 * word, 8);
+      const uint32_t nibbles = pack_nibbles(bytes);
+      std::memcpy(planes + (word * kGroup + r) * 4, &nibbles, 4);
+    }
+    constexpr int kHighBits = Place<Block>::kBits - 4;
+    uint32_t high[kHighBits + 1] = {};
+    for (int k = 0; k < kQuantBlock * (kHighBits > 0); ++k)
+      high[high_word(kHighBits, k)] |= static_cast<uint32_t>(codes[k] >> 4) << high_shift(kHighBits, k);
+    for (int word = 0; word < kHighBits; ++word)
+      std::memcpy(planes + kNibbleBytes + (word * kGroup + r) * 4, &high[word], 4);
   }
 }
 
-int nibble(const std::byte* codes, int r, int k) {
-  uint32_t word;
-  std::memcpy(&word, codes + (k / 8 * kGroup + r) * 4, 4);
-  return static_cast<int>(word >> (k % 2 * 16 + k % 8 / 2 * 4)) & 15;
+// Element k (0..31) of row r.
+template <typename Block>
+int code(const std::byte* planes, int r, int k) {
+  constexpr int kHighBits = Place<Block>::kBits - 4;
+  const auto word = [&](int index) {
+    uint32_t value;
+    std::memcpy(&value, planes + (index * kGroup + r) * 4, 4);
+    return value;
+  };
+  if constexpr (kHighBits == 4) {
+    return static_cast<int8_t>(planes[k / 2 * 2 * kGroup + 2 * r + k % 2]);
+  } else {
+    uint32_t value = word(k / 8) >> (k % 2 * 16 + k % 8 / 2 * 4) & 15;
+    if constexpr (kHighBits > 0)
+      value |= (word(4 + high_word(kHighBits, k)) >> high_shift(kHighBits, k) & ((1u << kHighBits) - 1)) << 4;
+    return static_cast<int>(value) - Place<Block>::kOffset;
+  }
 }
-int code(const BlockQ4_0*, const std::byte* codes, int r, int k) { return nibble(codes, r, k) - 8; }
-int code(const BlockQ4_1*, const std::byte* codes, int r, int k) { return nibble(codes, r, k); }
+
+template <typename Block>
+void store_scales(const Block& block, int r, ScalesOf<Block>& record) {
+  record.d[r] = block.d;
+  if constexpr (requires { block.m; }) record.m[r] = block.m;
+  if constexpr (requires { block.dmin; }) {
+    record.m[r] = block.dmin ^ 0x8000;
+    for (int g = 0; g < 8; ++g) {
+      record.scales[g][r] = static_cast<uint8_t>(k_scale(block.scales, g));
+      record.minimums[g][r] = static_cast<uint8_t>(k_minimum(block.scales, g));
+    }
+  } else if constexpr (requires { record.scales; }) {
+    for (int g = 0; g < 16; ++g) record.scales[g][r] = block.scales[g];
+  }
+}
+
+// Scale and minimum of group g of row r.
+template <typename Scales>
+float scale_of(const Scales& record, int g, int r) {
+  float scale = f16_to_f32(record.d[r]);
+  if constexpr (requires { record.scales; }) scale = scale * static_cast<float>(record.scales[g][r]);
+  return scale;
+}
+template <typename Scales>
+float minimum_of(const Scales& record, int g, int r) {
+  float minimum = f16_to_f32(record.m[r]);
+  if constexpr (requires { record.minimums; }) minimum = minimum * static_cast<float>(record.minimums[g][r]);
+  return minimum;
+}
 
 }  // namespace
 
@@ -103,25 +156,17 @@ InterleavedMatrix::InterleavedMatrix(DType dtype, int64_t rows, int64_t cols)
       cols_(cols),
       groups_(static_cast<int>((rows + kGroup - 1) / kGroup)),
       stride_((group_bytes(dtype, cols) + 63) / 64 * 64),
+      scale_stride_(record_bytes(dtype, cols)),
       codes_(static_cast<size_t>(groups_) * stride_ + 4096),  // prefetches may run past the end
-      scales_(is_quantized(dtype) ? static_cast<size_t>(groups_) * static_cast<size_t>(cols / kQuantBlock) * kGroup *
-                                        2 * (dtype == DType::kQ4_1 ? 2 : 1)
-                                  : 0) {}
-
-uint16_t* InterleavedMatrix::scale(int g, bool minimum) {
-  const size_t per_group = static_cast<size_t>(cols_ / kQuantBlock) * kGroup;
-  return reinterpret_cast<uint16_t*>(scales_.data()) +
-         (static_cast<size_t>(g) + (minimum ? static_cast<size_t>(groups_) : 0)) * per_group;
-}
+      scales_(static_cast<size_t>(groups_) * scale_stride_) {}
 
 MatrixView InterleavedMatrix::view() const {
-  auto* self = const_cast<InterleavedMatrix*>(this);  // scale() computes an address only
-  MatrixView v{.data = codes_.data(), .data_stride = stride_};
-  v.rows = static_cast<int32_t>(rows_);
-  v.cols = static_cast<int32_t>(cols_);
-  if (is_quantized(dtype_)) v.scales = self->scale(0, false);
-  if (dtype_ == DType::kQ4_1) v.minimums = self->scale(0, true);
-  return v;
+  return {.data = codes_.data(),
+          .scales = scales_.data(),
+          .data_stride = stride_,
+          .scale_stride = scale_stride_,
+          .rows = static_cast<int32_t>(rows_),
+          .cols = static_cast<int32_t>(cols_)};
 }
 
 template <typename Element>
@@ -145,55 +190,43 @@ template <typename Block>
 void InterleavedMatrix::fill_blocks(const Tensor& tensor, int g) {
   const auto n_blocks = static_cast<size_t>(cols_ / Block::kElements);
   const int n = static_cast<int>(std::min<int64_t>(kGroup, rows_ - int64_t{g} * kGroup));
-  const size_t code_bytes = group_bytes(dtype_, Block::kElements);
-  uint16_t* scales = scale(g, false);
+  auto* records = reinterpret_cast<ScalesOf<Block>*>(scales_.data() + static_cast<size_t>(g) * scale_stride_);
   for (int r = 0; r < n; ++r) {
     const size_t row = static_cast<size_t>(g) * kGroup + static_cast<size_t>(r);
     const std::byte* in = tensor.bytes.data() + row * n_blocks * sizeof(Block);
     for (size_t b = 0; b < n_blocks; ++b) {
       Block block;
       std::memcpy(&block, in + b * sizeof(Block), sizeof(Block));
-      store_codes(block, r, group(g) + b * code_bytes);
-      scales[b * kGroup + static_cast<size_t>(r)] = block.d;
-      if constexpr (Block::kHasMinimum) scale(g, true)[b * kGroup + static_cast<size_t>(r)] = block.m;
+      store_scales<Block>(block, r, records[b]);
+      std::byte* planes = group(g) + b * Place<Block>::kRecordBlocks * Place<Block>::kCodeBytes;
+      for (int i = 0; i < Place<Block>::kRecordBlocks; ++i)
+        store_codes<Block>(block, i * kQuantBlock, r, planes + static_cast<size_t>(i) * Place<Block>::kCodeBytes);
     }
   }
 }
 
 void InterleavedMatrix::fill(const Tensor& tensor, int first, int last) {
-  for (int g = first; g < last; ++g) switch (dtype_) {
-      case DType::kF32:
-        fill_floats<uint32_t>(tensor, g);
-        break;
-      case DType::kF16:
-      case DType::kBF16:
-        fill_floats<uint16_t>(tensor, g);
-        break;
-      case DType::kQ8_0:
-        fill_blocks<BlockQ8_0>(tensor, g);
-        break;
-      case DType::kQ4_0:
-        fill_blocks<BlockQ4_0>(tensor, g);
-        break;
-      case DType::kQ4_1:
-        fill_blocks<BlockQ4_1>(tensor, g);
-        break;
-    }
+  for (int g = first; g < last; ++g) {
+    if (dtype_ == DType::kF32) fill_floats<uint32_t>(tensor, g);
+    if (dtype_ == DType::kF16 || dtype_ == DType::kBF16) fill_floats<uint16_t>(tensor, g);
+    visit_block_type(dtype_, [&]<typename Block>(const Block&) { fill_blocks<Block>(tensor, g); });
+  }
 }
 
 template <typename Block>
 void InterleavedMatrix::read_blocks(int64_t row, float* out) const {
-  auto* self = const_cast<InterleavedMatrix*>(this);  // scale() computes an address only
+  constexpr int kScaleGroup = Block::kScaleGroup;
   const int g = static_cast<int>(row / kGroup), r = static_cast<int>(row % kGroup);
-  const size_t code_bytes = group_bytes(dtype_, Block::kElements);
-  for (int64_t b = 0; b < cols_ / Block::kElements; ++b) {
-    const std::byte* codes = group(g) + static_cast<size_t>(b) * code_bytes;
-    const float d = f16_to_f32(self->scale(g, false)[b * kGroup + r]);
-    for (int k = 0; k < Block::kElements; ++k) {
-      float value = d * static_cast<float>(code(static_cast<const Block*>(nullptr), codes, r, k));
-      if constexpr (Block::kHasMinimum) value = value + f16_to_f32(self->scale(g, true)[b * kGroup + r]);
-      out[b * Block::kElements + k] = value;
-    }
+  const auto* records =
+      reinterpret_cast<const ScalesOf<Block>*>(scales_.data() + static_cast<size_t>(g) * scale_stride_);
+  for (int64_t k = 0; k < cols_; ++k) {
+    const std::byte* planes = group(g) + static_cast<size_t>(k / kQuantBlock) * Place<Block>::kCodeBytes;
+    const auto& record = records[k / Block::kElements];
+    const int scale_group = static_cast<int>(k % Block::kElements) / kScaleGroup;
+    float value = scale_of(record, scale_group, r) *
+                  static_cast<float>(code<Block>(planes, r, static_cast<int>(k % kQuantBlock)));
+    if constexpr (Place<Block>::kMinimum) value = value + minimum_of(record, scale_group, r);
+    out[k] = value;
   }
 }
 
@@ -203,26 +236,13 @@ void InterleavedMatrix::read_row(int64_t row, float scale, float* out) const {
   const auto* wide = reinterpret_cast<const float*>(group(g));
   const auto* narrow = reinterpret_cast<const uint16_t*>(group(g));
   const auto cols = static_cast<size_t>(cols_);
-  switch (dtype_) {
-    case DType::kF32:
-      for (size_t k = 0; k < cols; ++k) out[k] = wide[k * kGroup + r];
-      break;
-    case DType::kF16:
-      for (size_t k = 0; k < cols; ++k) out[k] = f16_to_f32(narrow[k * kGroup + r]);
-      break;
-    case DType::kBF16:
-      for (size_t k = 0; k < cols; ++k) out[k] = bf16_to_f32(narrow[k * kGroup + r]);
-      break;
-    case DType::kQ8_0:
-      read_blocks<BlockQ8_0>(row, out);
-      break;
-    case DType::kQ4_0:
-      read_blocks<BlockQ4_0>(row, out);
-      break;
-    case DType::kQ4_1:
-      read_blocks<BlockQ4_1>(row, out);
-      break;
-  }
+  if (dtype_ == DType::kF32)
+    for (size_t k = 0; k < cols; ++k) out[k] = wide[k * kGroup + r];
+  if (dtype_ == DType::kF16)
+    for (size_t k = 0; k < cols; ++k) out[k] = f16_to_f32(narrow[k * kGroup + r]);
+  if (dtype_ == DType::kBF16)
+    for (size_t k = 0; k < cols; ++k) out[k] = bf16_to_f32(narrow[k * kGroup + r]);
+  visit_block_type(dtype_, [&]<typename Block>(const Block&) { read_blocks<Block>(row, out); });
   for (size_t k = 0; k < cols; ++k) out[k] = out[k] * scale;
 }
 

@@ -1,8 +1,8 @@
 // Weight matrices in the CPU's own layout: groups of 16 rows side by side, so that one output is one vector lane.
 //
-// Float types: group g holds [cols][16] elements. Block-quantized types: for each block of 32 columns the integer codes
-// of 16 rows as linear_kernels.h reads them (pairs of int8; words of eight nibbles), and apart from them the f16 scales
-// and minimums [cols / 32][16]. The same bytes as in the file, plus padding to a multiple of 16 rows.
+// Float types: group g holds [cols][16] elements. Block-quantized types: the integer codes of 16 rows, and apart from
+// them their scales, as quant_layout.h says. The same bytes as in the file (Q4_K and Q5_K: 2.8 and 2.3 % more), plus
+// padding to a multiple of 16 rows.
 #pragma once
 
 #include <memory>
@@ -55,20 +55,20 @@ class InterleavedMatrix {
  private:
   std::byte* group(int g) { return codes_.data() + static_cast<size_t>(g) * stride_; }
   const std::byte* group(int g) const { return codes_.data() + static_cast<size_t>(g) * stride_; }
-  uint16_t* scale(int g, bool minimum);
-  template <typename Block>
-  void fill_blocks(const Tensor& tensor, int g);
   template <typename Element>
   void fill_floats(const Tensor& tensor, int g);
+  template <typename Block>
+  void fill_blocks(const Tensor& tensor, int g);
   template <typename Block>
   void read_blocks(int64_t row, float* out) const;
 
   DType dtype_;
   int64_t rows_, cols_;
   int groups_;
-  size_t stride_;  // bytes of a group's elements or codes
+  size_t stride_;        // bytes of a group's elements or codes
+  size_t scale_stride_;  // bytes of a group's scale records
   Buffer codes_;
-  Buffer scales_;  // f16: all scales, then all minimums
+  Buffer scales_;
 };
 
 }  // namespace llorch::cpu

@@ -1,5 +1,6 @@
-// Linear in both arithmetics (float weights, block-quantized weights), written once over sixteen lanes. One output is
-// one lane, so sums need no horizontal step and their order is that of backend/reference/arithmetic.h.
+// Linear with float weights, and what it shares with that of block-quantized weights (quant_kernels.h): written once
+// over sixteen lanes. One output is one lane, so sums need no horizontal step and their order is that of
+// backend/reference/arithmetic.h.
 //
 // Included by one source file for each instruction set, in an anonymous namespace: nothing here may be shared between
 // files that are compiled for different machines.
@@ -11,7 +12,6 @@ namespace llorch::cpu {
 namespace {
 
 inline constexpr int kSegment = 256;  // K is summed in segments of this many elements
-inline constexpr int kSegmentBlocks = kSegment / kQuantBlock;
 
 // How far ahead weights are asked for when one row decodes: memory's latency under load times a thread's share of its
 // bandwidth. On a Sapphire Rapids machine 4 KB read 12 to 18 % faster than 2 KB with two threads, and as fast with
@@ -107,104 +107,6 @@ void float_tile(const LinearArgs& a, int group, int row) {
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
     for (int g = 0; g < kGroups; ++g) store_outputs<L>(a, group + g, row + r, total[r][g]);
-}
-
-// The integer pairs of one block of 16 rows. pair<p>() gives pair p of each row as two int16.
-template <typename L>
-struct CodesQ8 {
-  static constexpr size_t kBytes = size_t{kGroup} * kQuantBlock;
-  static constexpr int kOffset = 0;
-  static constexpr bool kMinimum = false;
-  const int8_t* codes;
-  explicit CodesQ8(const std::byte* p) : codes(reinterpret_cast<const int8_t*>(p)) {}
-  template <int kPair>
-  [[gnu::always_inline]] typename L::I pair() const {
-    return L::load_i8_as_i16(codes + kPair * 2 * kGroup);
-  }
-};
-
-// Four bits: word c of a row holds elements 8c .. 8c+7; nibble n of its low half is element 8c + 2n, of its high half
-// element 8c + 2n + 1, so one shift and mask of 16-bit lanes gives a pair.
-template <typename L, int kOffsetOfCode, bool kHasMinimum>
-struct CodesQ4 {
-  static constexpr size_t kBytes = size_t{kGroup} * kQuantBlock / 2;
-  static constexpr int kOffset = kOffsetOfCode;
-  static constexpr bool kMinimum = kHasMinimum;
-  const std::byte* codes;
-  explicit CodesQ4(const std::byte* p) : codes(p) {}
-  template <int kPair>
-  [[gnu::always_inline]] typename L::I pair() const {
-    const typename L::I word = L::load_i(codes + kPair / 4 * 4 * kGroup);
-    constexpr int kShift = kPair % 4 * 4;
-    if constexpr (kShift == 12)
-      return L::template shift_right_16<12>(word);
-    else
-      return L::and_i(L::template shift_right_16<kShift>(word), L::set1_i(0x000f000f));
-  }
-};
-
-template <int... kPair, typename F>
-[[gnu::always_inline]] inline void for_each_pair(std::integer_sequence<int, kPair...>, F f) {
-  (f(std::integral_constant<int, kPair>{}), ...);
-}
-
-// kRows activation rows x one weight group, all of K. Per block an exact integer sum, then one fma with both scales.
-template <typename L, typename Codes, int kRows>
-void quant_tile(const LinearArgs& a, int group, int row) {
-  using F = typename L::F;
-  using I = typename L::I;
-  const int n_blocks = a.w.cols / kQuantBlock;
-  const std::byte* w = a.w.data + static_cast<size_t>(group) * a.w.data_stride;
-  const uint16_t* w_scale = a.w.scales + static_cast<size_t>(group) * n_blocks * kGroup;
-  const uint16_t* w_min = Codes::kMinimum ? a.w.minimums + static_cast<size_t>(group) * n_blocks * kGroup : nullptr;
-  const int32_t* x_pairs = a.x.pairs + static_cast<size_t>(row) * (a.w.cols / 2);
-  const float* x_scale = a.x.scales + static_cast<size_t>(row) * n_blocks;
-  const int32_t* x_sum = a.x.sums + static_cast<size_t>(row) * n_blocks;
-  F total[kRows];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) total[r] = L::zero();
-  for (int begin = 0; begin < n_blocks; begin += kSegmentBlocks) {
-    const int end = begin + kSegmentBlocks < n_blocks ? begin + kSegmentBlocks : n_blocks;
-    F acc[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) acc[r] = L::zero();
-    for (int b = begin; b < end; ++b) {
-      const Codes codes(w + static_cast<size_t>(b) * Codes::kBytes);
-      const int32_t* pairs = x_pairs + static_cast<size_t>(b) * kPairs * kRows;
-      if constexpr (kRows == 1)
-        for (size_t line = 0; line < Codes::kBytes; line += 64)
-          L::prefetch(w + static_cast<size_t>(b) * Codes::kBytes + line + kPrefetchBytes);
-      I products[kRows];
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r)
-        products[r] = Codes::kOffset == 0 ? L::zero_i() : L::set1_i(-Codes::kOffset * x_sum[b * kRows + r]);
-      for_each_pair(
-          std::make_integer_sequence<int, kPairs>(), [&](auto p) __attribute__((always_inline)) {
-            const I weight = codes.template pair<p()>();
-#pragma GCC unroll 16
-            for (int r = 0; r < kRows; ++r)
-              products[r] = L::dot_pairs(products[r], weight, L::set1_i(pairs[p() * kRows + r]));
-          });
-      const F scale = L::load_f16(w_scale + static_cast<size_t>(b) * kGroup);
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const F both = L::mul(scale, L::set1(x_scale[b * kRows + r]));
-        acc[r] = L::fma(L::to_float(products[r]), both, acc[r]);
-      }
-      if constexpr (Codes::kMinimum) {
-        const F minimum = L::load_f16(w_min + static_cast<size_t>(b) * kGroup);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const F both = L::mul(minimum, L::set1(x_scale[b * kRows + r]));
-          acc[r] = L::fma(both, L::set1(static_cast<float>(x_sum[b * kRows + r])), acc[r]);
-        }
-      }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) total[r] = L::add(total[r], acc[r]);
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) store_outputs<L>(a, group, row + r, total[r]);
 }
 
 // Rows of the next tile: the largest compiled size that fits. Twelve sizes would cost code, not speed.
@@ -337,22 +239,6 @@ void float_linear(const LinearArgs& a) {
       const int rows = largest_tile(a.n_rows - row, L::kFloatTile);
       dispatch_tile(rows, [&](auto n) {
         if constexpr (n() <= L::kFloatTile) float_tiles<L, Widen, n()>(a, first, last, row);
-      });
-      row += rows;
-    }
-  }
-}
-
-template <typename L, typename Codes>
-void quant_linear(const LinearArgs& a) {
-  const int step = groups_in_cache(a);
-  for (int first = a.first_group; first < a.last_group; first += step) {
-    const int last = first + step < a.last_group ? first + step : a.last_group;
-    for (int row = 0; row < a.n_rows;) {
-      const int rows = largest_tile(a.n_rows - row, L::kQuantTile);
-      dispatch_tile(rows, [&](auto n) {
-        if constexpr (n() <= L::kQuantTile)
-          for (int group = first; group < last; ++group) quant_tile<L, Codes, n()>(a, group, row);
       });
       row += rows;
     }

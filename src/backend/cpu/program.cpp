@@ -273,6 +273,8 @@ PackedRows CpuProgram::packed_rows(Buffer& buffer, uint32_t rows) const {
   packed.scales = reinterpret_cast<float*>(p);
   p += size_t{rows} * widest_ / kQuantBlock * sizeof(float);
   packed.sums = reinterpret_cast<int32_t*>(p);
+  p += size_t{rows} * widest_ / kQuantBlock * sizeof(int32_t);
+  packed.first_sums = reinterpret_cast<int32_t*>(p);
   return packed;
 }
 
@@ -324,9 +326,11 @@ void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized,
     }
   }
   const size_t at = size_t{tile.first_row} * width(op.x);
+  const size_t at_block = at / kQuantBlock;
   if (quantized)
-    kernels_.pack_quantized(x, tile.n_rows, cols, out.pairs + at / 2, out.scales + at / kQuantBlock,
-                            out.sums + at / kQuantBlock);
+    kernels_.pack_quantized(
+        x, tile.n_rows, cols,
+        {nullptr, out.pairs + at / 2, out.scales + at_block, out.sums + at_block, out.first_sums + at_block});
   else
     kernels_.pack_floats(x, tile.n_rows, cols, out.floats + at);
 }

@@ -76,9 +76,9 @@ void pack_floats(const float* const* x, int rows, int cols, float* out) {
     for (int r = 0; r < rows; ++r) out[k * rows + r] = x[r][k];
 }
 
-// The int16 blocks of reference::quantize.
+// The int16 blocks of reference::quantize; out: of this tile.
 template <typename L>
-void pack_quantized(const float* const* x, int rows, int cols, int32_t* pairs, float* scales, int32_t* sums) {
+void pack_quantized(const float* const* x, int rows, int cols, const PackedRows& out) {
   using F = typename L::F;
   using I = typename L::I;
   const I magnitude = L::set1_i(0x7fffffff);
@@ -105,9 +105,10 @@ void pack_quantized(const float* const* x, int rows, int cols, int32_t* pairs, f
       L::store_i16(q, q_low);
       L::store_i16(q + 16, q_high);
       __builtin_memcpy(words, q, sizeof words);
-      for (int p = 0; p < kPairs; ++p) pairs[(b * kPairs + p) * rows + r] = words[p];
-      scales[b * rows + r] = d;
-      sums[b * rows + r] = L::reduce_add_i(L::add_i(q_low, q_high));
+      for (int p = 0; p < kPairs; ++p) out.pairs[(b * kPairs + p) * rows + r] = words[p];
+      out.scales[b * rows + r] = d;
+      out.first_sums[b * rows + r] = L::reduce_add_i(q_low);
+      out.sums[b * rows + r] = L::reduce_add_i(L::add_i(q_low, q_high));
     }
 }
 

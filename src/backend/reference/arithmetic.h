@@ -65,22 +65,27 @@ inline Int16Block quantize(const float* x) {
   return block;
 }
 
-// Linear with block-quantized weights: per block an exact integer sum, then one fma with the product of both scales,
-// and for formats with a minimum a second one; blocks ascending, in segments as above.
+// Linear with block-quantized weights: per scale group of the format (32 or 16 elements, inside one block of
+// activations) an exact integer sum, then one fma with the product of both scales, and for formats with a minimum a
+// second one; groups ascending, in segments as above.
 template <typename Block>
-float dot(const Block* w, const Int16Block* x, int n_blocks) {
-  constexpr int kBlocksPerSegment = kSegment / Block::kElements;
+float dot(const Block* w, const Int16Block* x, int k_size) {
+  constexpr int kGroup = Block::kScaleGroup;
   float total = 0.0f;
-  for (int begin = 0; begin < n_blocks; begin += kBlocksPerSegment) {
+  for (int begin = 0; begin < k_size; begin += kSegment) {
     float acc = 0.0f;
-    for (int b = begin; b < n_blocks && b < begin + kBlocksPerSegment; ++b) {
+    for (int k = begin; k < k_size && k < begin + kSegment; k += kGroup) {
+      const Block& block = w[k / Block::kElements];
+      const Int16Block& activations = x[k / kQuantBlock];
       int32_t products = 0, sum = 0;
-      for (int i = 0; i < Block::kElements; ++i) {
-        products += quant(w[b], i) * x[b].q[i];
-        sum += x[b].q[i];
+      for (int i = 0; i < kGroup; ++i) {
+        const int32_t q = activations.q[k % kQuantBlock + i];
+        products += quant(block, k % Block::kElements + i) * q;
+        sum += q;
       }
-      acc = std::fma(static_cast<float>(products), scale(w[b]) * x[b].d, acc);
-      if constexpr (Block::kHasMinimum) acc = std::fma(minimum(w[b]) * x[b].d, static_cast<float>(sum), acc);
+      const int g = k % Block::kElements / kGroup;
+      acc = std::fma(static_cast<float>(products), scale(block, g) * activations.d, acc);
+      if constexpr (Block::kHasMinimum) acc = std::fma(minimum(block, g) * activations.d, static_cast<float>(sum), acc);
     }
     total += acc;
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <random>
 
 namespace llorch::reference {
@@ -130,14 +131,37 @@ TEST_F(Arithmetic, QuantizeMarksBlocksThatAreNotFinite) {
 template <typename Block>
 class BlockArithmetic : public Arithmetic {
  protected:
+  // Random codes, and whatever else is not a binary16.
   std::vector<Block> blocks(int n) {
     std::vector<Block> w(static_cast<size_t>(n));
     for (Block& block : w) {
-      block.d = f32_to_f16_saturate(normals(1, 0.1f)[0]);
-      if constexpr (Block::kHasMinimum) block.m = f32_to_f16_saturate(normals(1)[0]);
-      for (auto& q : block.qs) q = static_cast<std::remove_reference_t<decltype(q)>>(byte());
+      for (size_t i = 0; i < sizeof(Block); ++i) reinterpret_cast<uint8_t*>(&block)[i] = byte();
+      set_halves(block, f32_to_f16_saturate(normals(1, 0.1f)[0]), f32_to_f16_saturate(normals(1)[0]));
     }
     return w;
+  }
+  static void set_halves(Block& block, uint16_t d, uint16_t m) {
+    block.d = d;
+    if constexpr (requires { block.m; }) block.m = m;
+    if constexpr (requires { block.dmin; }) block.dmin = m;
+  }
+  // The first element of each 32 is 1, the others are 0.
+  static Block first_of_each_32() {
+    Block block{};
+    set_halves(block, 0x3c00, 0);
+    if constexpr (std::is_same_v<Block, BlockQ6_K>) {
+      for (uint8_t& q : block.qh) q = 0xaa;
+      for (const int i : {0, 32, 64, 96}) block.ql[i] = 0x11;
+      for (int8_t& s : block.scales) s = 1;
+    } else if constexpr (Block::kElements == 256) {
+      for (const int i : {0, 32, 64, 96}) block.qs[i] = 0x11;
+      for (uint8_t& s : block.scales) s = 1;
+    } else {
+      if constexpr (std::is_same_v<Block, BlockQ4_0>) std::fill(std::begin(block.qs), std::end(block.qs), 0x88);
+      if constexpr (std::is_same_v<Block, BlockQ5_0>) std::fill(std::begin(block.qh), std::end(block.qh), 0xff);
+      block.qs[0] += 1;
+    }
+    return block;
   }
   static std::vector<Int16Block> quantized(const std::vector<float>& x) {
     std::vector<Int16Block> result;
@@ -145,79 +169,91 @@ class BlockArithmetic : public Arithmetic {
     return result;
   }
 };
-using BlockTypes = ::testing::Types<BlockQ8_0, BlockQ4_0, BlockQ4_1>;
+using BlockTypes =
+    ::testing::Types<BlockQ8_0, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ4_K, BlockQ5_K, BlockQ6_K>;
 class BlockName {
  public:
   template <typename Block>
-  static std::string GetName(int) {
-    return std::is_same_v<Block, BlockQ8_0> ? "Q8_0" : std::is_same_v<Block, BlockQ4_0> ? "Q4_0" : "Q4_1";
+  static std::string GetName(int i) {
+    return std::vector<std::string>{"Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"}[size_t(i)];
   }
 };
 TYPED_TEST_SUITE(BlockArithmetic, BlockTypes, BlockName);
 
-// Two errors add up: that of the activations (above), and the roundings of the sum. A block's term passes through the
-// conversion of its integer sum, the product of both scales, the fmas of its segment (8 or 16) and the sums of all
-// segments.
+// Two errors add up: that of the activations (above), and the roundings of the sum. A group's term passes through the
+// conversion of its integer sum, the product of both scales, the fmas of its segment (one or two for each group) and
+// the sums of all segments. The scale and minimum of a group are exact.
 TYPED_TEST(BlockArithmetic, DotIsNearDouble) {
+  constexpr int kGroup = TypeParam::kScaleGroup;
   for (const int n_blocks : {1, 2, 7, 8, 9, 16, 31, 128}) {
+    const int k_size = n_blocks * TypeParam::kElements;
     const std::vector<TypeParam> w = this->blocks(n_blocks);
-    const std::vector<float> x = this->normals(n_blocks * kQuantBlock);
+    const std::vector<float> x = this->normals(k_size);
     const std::vector<Int16Block> q = this->quantized(x);
     double exact = 0.0, activation_error = 0.0, magnitude = 0.0;
-    for (int b = 0; b < n_blocks; ++b) {
-      double weights = 0.0, products = 0.0, sum = 0.0, amax = 0.0;
-      for (int i = 0; i < kQuantBlock; ++i) {
-        const float value = x[static_cast<size_t>(b * kQuantBlock + i)];
-        const double weight = double{scale(w[b])} * quant(w[b], i) + minimum(w[b]);
-        exact += weight * value;
+    for (int k = 0; k < k_size; k += kGroup) {
+      const TypeParam& block = w[k / TypeParam::kElements];
+      const int first = k % TypeParam::kElements, g = first / kGroup;
+      double weights = 0.0, products = 0.0, sum = 0.0;
+      for (int i = 0; i < kGroup; ++i) {
+        const int16_t activation = q[k / kQuantBlock].q[k % kQuantBlock + i];
+        const double weight = double{scale(block, g)} * quant(block, first + i) + minimum(block, g);
+        exact += weight * x[k + i];
         weights += std::fabs(weight);
-        products += double{1} * quant(w[b], i) * q[b].q[i];
-        sum += q[b].q[i];
-        amax = std::max<double>(amax, std::fabs(value));
+        products += double{1} * quant(block, first + i) * activation;
+        sum += activation;
       }
-      activation_error += kQuantError * amax * weights;
-      magnitude += q[b].d * (std::fabs(scale(w[b]) * products) + std::fabs(minimum(w[b]) * sum));
+      const double d = q[k / kQuantBlock].d;  // of amax / 32767
+      activation_error += kQuantError * d * 32767.01 * weights;
+      magnitude += d * (std::fabs(scale(block, g) * products) + std::fabs(minimum(block, g) * sum));
     }
-    const double roundings = 2 + 8 * (TypeParam::kHasMinimum ? 2 : 1) + (n_blocks + 7) / 8;
-    EXPECT_LE(std::fabs(dot(w.data(), q.data(), n_blocks) - exact), activation_error + gamma(roundings) * magnitude)
+    const double roundings =
+        2 + kSegment / kGroup * (TypeParam::kHasMinimum ? 2 : 1) + (k_size + kSegment - 1) / kSegment;
+    EXPECT_LE(std::fabs(dot(w.data(), q.data(), k_size) - exact), activation_error + gamma(roundings) * magnitude)
         << n_blocks;
   }
 }
 
-TYPED_TEST(BlockArithmetic, SumsOfABlockAreExactAtTheirLargest) {
-  TypeParam w{};
-  w.d = 0x3c00;                                                                      // 1
-  for (auto& q : w.qs) q = static_cast<std::remove_reference_t<decltype(q)>>(0x80);  // the lowest code of Q8_0
-  const std::vector<Int16Block> x = this->quantized(std::vector<float>(kQuantBlock, 32767.0f));
-  double want = 0.0;
-  for (int i = 0; i < kQuantBlock; ++i) want += 32767.0 * quant(w, i);
-  EXPECT_EQ(dot(&w, x.data(), 1), static_cast<float>(want));
+// Codes of all bits set or none, at their lowest and highest, times the largest activations: as in 64 bits.
+TYPED_TEST(BlockArithmetic, SumsOfAGroupAreExactAtTheirLargest) {
+  constexpr int kGroup = TypeParam::kScaleGroup;
+  for (const int fill : {0x00, 0x7f, 0x80, 0xff}) {
+    TypeParam w{};
+    std::memset(&w, fill, sizeof w);
+    this->set_halves(w, 0x3c00, 0);
+    const std::vector<Int16Block> x = this->quantized(std::vector<float>(TypeParam::kElements, 32767.0f));
+    float want = 0.0f;
+    for (int g = 0; g < TypeParam::kElements / kGroup; ++g) {
+      int64_t products = 0;
+      for (int i = 0; i < kGroup; ++i) products += int64_t{32767} * quant(w, g * kGroup + i);
+      want = std::fma(static_cast<float>(products), scale(w, g), want);
+    }
+    EXPECT_EQ(dot(&w, x.data(), TypeParam::kElements), want) << fill;
+  }
 }
 
-TYPED_TEST(BlockArithmetic, SegmentsOfEightBlocksAreAddedLeftToRight) {
-  std::vector<TypeParam> w(16);
+TYPED_TEST(BlockArithmetic, SegmentsOf256AreAddedLeftToRight) {
+  const std::vector<TypeParam> w(512 / TypeParam::kElements, this->first_of_each_32());
   std::vector<Int16Block> x(16);
-  for (int b = 0; b < 16; ++b) {
-    w[b].d = 0x3c00;
-    if constexpr (std::is_same_v<TypeParam, BlockQ4_0>) std::fill(std::begin(w[b].qs), std::end(w[b].qs), 0x88);
-    w[b].qs[0] = std::is_same_v<TypeParam, BlockQ4_0> ? 0x89 : 1;  // element 0 is 1, the others are 0
-    x[b] = {b == 0 ? 0x1p24f : 1.0f, {1}};
+  for (size_t b = 0; b < 16; ++b) x[b] = {b == 0 ? 0x1p24f : 1.0f, {1}};
+  EXPECT_EQ(dot(w.data(), x.data(), 256), 0x1p24f);
+  if (TypeParam::kElements == 32) {
+    EXPECT_EQ(dot(w.data(), x.data(), 320), 0x1p24f + 2);
   }
-  EXPECT_EQ(dot(w.data(), x.data(), 8), 0x1p24f);
-  EXPECT_EQ(dot(w.data(), x.data(), 10), 0x1p24f + 2);
-  EXPECT_EQ(dot(w.data(), x.data(), 16), 0x1p24f + 8);
+  EXPECT_EQ(dot(w.data(), x.data(), 512), 0x1p24f + 8);
 }
 
 TYPED_TEST(BlockArithmetic, NaNIsNotLost) {
-  const std::vector<TypeParam> w = this->blocks(20);
-  for (const int at : {0, 255, 256, 639}) {
-    std::vector<float> x = this->normals(640);
+  const std::vector<TypeParam> w = this->blocks(768 / TypeParam::kElements);
+  for (const int at : {0, 255, 256, 767}) {
+    std::vector<float> x = this->normals(768);
     x[static_cast<size_t>(at)] = kNaN;
-    EXPECT_TRUE(std::isnan(dot(w.data(), this->quantized(x).data(), 20)));
-    EXPECT_TRUE(std::isnan(dot(x.data(), this->normals(640).data(), 640)));
+    EXPECT_TRUE(std::isnan(dot(w.data(), this->quantized(x).data(), 768)));
+    EXPECT_TRUE(std::isnan(dot(x.data(), this->normals(768).data(), 768)));
   }
-  std::vector<TypeParam> zeros(1);  // codes of zero times NaN
-  EXPECT_TRUE(std::isnan(dot(zeros.data(), this->quantized(std::vector<float>(kQuantBlock, kNaN)).data(), 1)));
+  const std::vector<TypeParam> zeros(1);  // codes of zero times NaN
+  const auto nan = this->quantized(std::vector<float>(TypeParam::kElements, kNaN));
+  EXPECT_TRUE(std::isnan(dot(zeros.data(), nan.data(), TypeParam::kElements)));
 }
 
 // The squares are of one sign: their sum has the relative error of ceil(n / 32) fmas and 5 sums, halved by the root;

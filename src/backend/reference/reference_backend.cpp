@@ -127,12 +127,14 @@ class ReferenceProgram final : public Program {
 
   void operator()(const Linear& op) {
     uint32_t column = 0;
+    const std::vector<reference::Int16Block> quantized = quantized_rows(op);
     for (size_t i = 0; i < op.weights.size(); ++i) {
       const Tensor& w = weights_->tensor(op.weights[i]);
       const std::vector<float> bias = op.biases.empty() ? std::vector<float>() : weights_->row(op.biases[i], 0);
       for (int64_t n = 0; n < w.rows(); ++n, ++column)
         for (uint32_t r = 0; r < rows_; ++r) {
-          float y = dot(w, n, row(op.x, r));
+          float y = is_quantized(w.dtype) ? dot_blocks(w, n, &quantized[r * (width(op.x) / reference::kQuantBlock)])
+                                          : dot_floats(w, n, row(op.x, r));
           if (!bias.empty()) y = y + bias[static_cast<size_t>(n)];
           float& out = row(op.y, r)[column];
           out = op.accumulate ? out + y : y;
@@ -203,34 +205,30 @@ class ReferenceProgram final : public Program {
     return kv_.index(layer, page, position % options_.kv.page_size);
   }
 
-  // Dot product of weight row n with x, in the arithmetic of the weight's type.
-  static float dot(const Tensor& w, int64_t n, const float* x) {
-    const auto k_size = static_cast<int>(w.cols());
-    switch (w.dtype) {
-      case DType::kF32:
-      case DType::kF16:
-      case DType::kBF16: {
-        std::vector<float> values(static_cast<size_t>(k_size));
-        read_row(w, n, values.data());
-        return reference::dot(values.data(), x, k_size);
-      }
-      case DType::kQ8_0:
-        return dot_blocks<BlockQ8_0>(w, n, x);
-      case DType::kQ4_0:
-        return dot_blocks<BlockQ4_0>(w, n, x);
-      case DType::kQ4_1:
-        return dot_blocks<BlockQ4_1>(w, n, x);
-    }
-    return 0.0f;
+  // All rows of the input as int16 blocks, if a weight is block-quantized.
+  std::vector<reference::Int16Block> quantized_rows(const Linear& op) {
+    std::vector<reference::Int16Block> blocks;
+    const auto needs_them = [&](WeightId id) { return is_quantized(weights_->tensor(id).dtype); };
+    if (std::none_of(op.weights.begin(), op.weights.end(), needs_them)) return blocks;
+    for (uint32_t r = 0; r < rows_; ++r)
+      for (uint32_t k = 0; k < width(op.x); k += reference::kQuantBlock)
+        blocks.push_back(reference::quantize(row(op.x, r) + k));
+    return blocks;
   }
 
-  template <typename Block>
-  static float dot_blocks(const Tensor& w, int64_t n, const float* x) {
-    const size_t n_blocks = static_cast<size_t>(w.cols()) / Block::kElements;
-    std::vector<reference::Int16Block> quantized(n_blocks);
-    for (size_t b = 0; b < n_blocks; ++b) quantized[b] = reference::quantize(x + b * reference::kQuantBlock);
-    const auto* blocks = reinterpret_cast<const Block*>(w.bytes.data()) + static_cast<size_t>(n) * n_blocks;
-    return reference::dot(blocks, quantized.data(), static_cast<int>(n_blocks));
+  // Dot product of weight row n with x, in the arithmetic of the weight's type.
+  static float dot_floats(const Tensor& w, int64_t n, const float* x) {
+    std::vector<float> values(static_cast<size_t>(w.cols()));
+    read_row(w, n, values.data());
+    return reference::dot(values.data(), x, static_cast<int>(w.cols()));
+  }
+  static float dot_blocks(const Tensor& w, int64_t n, const reference::Int16Block* x) {
+    float sum = 0.0f;
+    visit_block_type(w.dtype, [&]<typename Block>(const Block&) {
+      const auto* blocks = reinterpret_cast<const Block*>(w.bytes.data()) + n * (w.cols() / Block::kElements);
+      sum = reference::dot(blocks, x, static_cast<int>(w.cols()));
+    });
+    return sum;
   }
 
   void attend(const Attention& op, uint32_t r, uint32_t position, const Batch::Sequence& s, uint32_t head) {

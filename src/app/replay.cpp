@@ -120,7 +120,7 @@ std::vector<int32_t> prompt_of(const Bundle& bundle, const ReplayFlags& flags, c
     throw InputError(
         fmt::format("{}: its prompt of {} tokens is redacted: give it with --prompt or --tokens", flags.bundle, n));
   }
-  const std::vector<int32_t> tokens =
+  std::vector<int32_t> tokens =
       flags.tokens.empty() ? Tokenizer::load(checkpoint)->encode(flags.prompt, true) : flags.tokens;
   if (tokens.size() != n || tokens_digest(tokens) != bundle.prompt_digest)
     throw InputError(fmt::format("{}: this is not the recorded prompt: expected {} tokens of digest {}, got {} of {}",

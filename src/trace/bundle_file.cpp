@@ -106,7 +106,7 @@ BundleFolder::BundleFolder(fs::path folder, const FolderBounds& bounds) : folder
 
 fs::path BundleFolder::add(const Bundle& bundle) const {
   const std::string kind = kind_of(bundle);
-  const fs::path path =
+  fs::path path =
       folder_ / fmt::format("{}-{}-{}-{}.json", kind, compact(bundle.recorded_at), ::getpid(), bundle.record.id);
   write_bundle(path, bundle);
   prune(kind);

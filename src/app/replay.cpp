@@ -202,7 +202,11 @@ StepsFound look_at_steps(const Bundle& bundle, const ReplayFlags& flags, const M
     const auto step = first_difference(*a, *b, run);
     const std::string both =
         fmt::format("{} (a) and {} (b), fed the same {} tokens here", subject, name, run.tokens.size());
-    if (!step) return {both + ", agree in every step: what differs is not this machine's work of now", {}};
+    if (!step)
+      return {both +
+                  ", agree in every step: the recording's machine, build or moment was another, or a fusion is wrong "
+                  "(llorch doctor)",
+              {}};
     return {fmt::format("{}, differ first at {}", both, difference_text(*step)), step};
   } catch (const Error& error) {
     return {fmt::format("the steps were not compared with those of {}: {}", printable(name), with_causes(error)), {}};
@@ -217,6 +221,15 @@ struct Outcome {
   std::optional<FailEvent> failure;  // of the replay
 };
 
+// Whether steps may tell why: a device that refuses, or a sampler, has nothing to do with them.
+bool is_of_numbers(const ReplayDifference& difference, const SequenceRecord& recorded, const SequenceRecord& got) {
+  if (difference.what == ReplayDifference::What::kLogits) return !difference.record_changed;
+  const auto is_numeric = [](const SequenceRecord& record) {
+    return record.failure && record.failure->code == ErrorCode::kNumericFault;
+  };
+  return difference.what == ReplayDifference::What::kFailure && (is_numeric(recorded) || is_numeric(got));
+}
+
 Outcome run_again(const Bundle& bundle, const ReplayFlags& flags, const ModelHere& model, const Side& side,
                   const std::vector<int32_t>& prompt) {
   Outcome out;
@@ -225,8 +238,7 @@ Outcome run_again(const Bundle& bundle, const ReplayFlags& flags, const ModelHer
   out.failure = got.failure;
   out.difference = first_difference(bundle, got);
   out.verdict = verdict_text(bundle, out.difference);
-  if (!out.difference || out.difference->record_changed || out.difference->what == ReplayDifference::What::kToken)
-    return out;
+  if (!out.difference || !is_of_numbers(*out.difference, bundle.record, got)) return out;
   SequenceRun run;
   run.tokens.assign(got.tokens.begin(), got.tokens.begin() + out.difference->position + 1);
   run.n_prompt = got.n_prompt;

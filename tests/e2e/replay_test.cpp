@@ -130,7 +130,7 @@ TEST_F(Recorded, ARefusedStepIsReproducedWhereItIsRefusedAgain) {
   EXPECT_EQ(sound.exit_code, 1);
   EXPECT_THAT(sound.output, AllOf(HasSubstr("not reproduced: 3 tokens are the same, then at position"),
                                   HasSubstr("recorded is INFERENCE_FAILED in logits"), HasSubstr(", got token "),
-                                  HasSubstr("cpu (a) and reference (b)"), HasSubstr("agree in every step")));
+                                  Not(HasSubstr("in every step"))));
 }
 
 TEST_F(Recorded, AWorkerThatEndsLeavesItsBundleBehind) {

@@ -24,5 +24,6 @@ void add_inference(CLI::App& app);
 void add_trace(CLI::App& app);
 void add_diff(CLI::App& app);
 void add_doctor(CLI::App& app);
+void add_replay(CLI::App& app);
 
 }  // namespace llorch

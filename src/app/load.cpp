@@ -120,6 +120,7 @@ LoadedModel load(const LoadOptions& options, const Logger& log) {
   out.config = files.model.config;
   out.dtype = main_dtype(files.checkpoint);
   out.tokenizer = files.tokenizer;
+  for (const MappedFile& file : files.checkpoint.files()) out.files.push_back(file.path());
   out.eos = all_eos(out.config, *out.tokenizer);
   log.info("model verified", {{"model", out.config.name},
                               {"architecture", out.config.architecture},

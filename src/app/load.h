@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -45,7 +46,8 @@ struct LoadedModel {
   ModelConfig config;
   std::string dtype;  // of most of the weights' bytes
   std::string numerics;
-  std::vector<int32_t> eos;  // of configuration and tokenizer
+  std::vector<int32_t> eos;                  // of configuration and tokenizer
+  std::vector<std::filesystem::path> files;  // that hold its tensors
   BackendInfo backend;
   std::unique_ptr<Backend> device;
   std::shared_ptr<const Tokenizer> tokenizer;

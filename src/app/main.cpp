@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   llorch::add_trace(app);
   llorch::add_diff(app);
   llorch::add_doctor(app);
+  llorch::add_replay(app);
   try {
     app.parse(argc, argv);
     return 0;

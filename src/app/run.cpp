@@ -5,26 +5,37 @@
 #include <chrono>
 #include <cstdio>
 #include <numeric>
+#include <utility>
 
 #include "app/bench.h"
 #include "app/commands.h"
 #include "app/load.h"
+#include "app/model_path.h"
+#include "app/recording.h"
+#include "base/timestamp.h"
 #include "engine/fault_trace.h"
 #include "engine/logits_hash.h"
 #include "engine/request_failure.h"
 #include "engine/sampler.h"
 #include "engine/tripwire.h"
 #include "server/event_stream.h"
+#include "trace/bundle_file.h"
 
 namespace llorch {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
+double ms_since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
+
 struct RunOptions {
   LoadOptions load;
   std::string prompt;
   uint32_t max_tokens = 128;
+  std::string record;  // a file; empty: none
+  bool record_prompts = false;
   SamplingParams sampling{.temperature = 0.7f};
 };
 
@@ -47,6 +58,11 @@ class LoneSequence {
     return step(tokens, true);
   }
 
+  // The step that ran last, or failed: its first position, and where it ends.
+  uint32_t step_begin() const { return step_begin_; }
+  uint32_t step_end() const { return position_; }
+  std::vector<StepTiming> last_steps() const { return log_.last(); }
+
   // Why the last logits have this fault. tokens: all that were run.
   FailEvent trace_fault(LogitsFault fault, std::span<const int32_t> tokens, const std::string& device) {
     Request request;
@@ -64,20 +80,38 @@ class LoneSequence {
     batch.sequences.push_back({0, rows, position_, 0, static_cast<uint32_t>(pages_.size())});
     batch.pages = pages_;
     if (wants_logits) batch.logit_rows.push_back(rows - 1);
-    position_ += rows;
-    return program_.run(batch);
+    step_begin_ = std::exchange(position_, position_ + rows);
+    StepTiming timing{
+        .start_ms = ms_since(made_at_), .rows = rows, .sequences = 1, .logit_rows = wants_logits ? 1u : 0u};
+    timing.failed = true;
+    const auto begin = Clock::now();
+    const auto log = [&] {
+      timing.ms = ms_since(begin);
+      log_.add(timing);
+    };
+    try {
+      const std::span<const float> logits = program_.run(batch);
+      timing.failed = false;
+      log();
+      return logits;
+    } catch (...) {
+      log();
+      throw;
+    }
   }
 
   Program& program_;
   std::vector<uint32_t> pages_;
-  uint32_t position_ = 0;
+  uint32_t position_ = 0, step_begin_ = 0;
+  const Clock::time_point made_at_ = Clock::now();
+  StepLog log_;
 };
 
 struct RunResult {
-  std::vector<int32_t> generated;
-  const char* stop_reason = "MAX_TOKENS";
+  SequenceRecord record;
   double prefill_s = 0, decode_s = 0;
-  uint64_t logits_hash = 0;
+
+  size_t n_generated() const { return record.tokens.size() - record.n_prompt; }
 };
 
 void print(const std::string& text) {
@@ -85,53 +119,98 @@ void print(const std::string& text) {
   std::fflush(stdout);
 }
 
-RunResult generate(LoadedModel& model, std::span<const int32_t> prompt, const RunOptions& options) {
-  RunResult out;
-  LoneSequence sequence(*model.program, prompt.size() + options.max_tokens);
+// Until the end of the sequence, or an exception; `out` is true of what was done so far in both cases.
+void generate(LoadedModel& model, LoneSequence& sequence, const RunOptions& options, RunResult& out) {
+  SequenceRecord& record = out.record;
   Sampler sampler(model.program->plan().vocab);
   LogitsHash hash;
-  StreamDecoder decoder = decoder_after(prompt, model.tokenizer);
-  std::vector<int32_t> history(prompt.begin(), prompt.end());
+  StreamDecoder decoder = decoder_after(record.tokens, model.tokenizer);
   const auto begin = Clock::now();
-  std::span<const float> logits = sequence.run(prompt);
+  std::span<const float> logits = sequence.run(record.tokens);
   const auto decode_begin = Clock::now();
   out.prefill_s = std::chrono::duration<double>(decode_begin - begin).count();
+  record.finish = FinishReason::kMaxTokens;
   for (uint32_t index = 0; index < options.max_tokens; ++index) {
     if (const LogitsFault fault = check_logits(logits); fault != LogitsFault::kNone)
-      throw RequestError("the run ends", sequence.trace_fault(fault, history, model.backend.device));
+      throw RequestError("the run ends", sequence.trace_fault(fault, record.tokens, model.backend.device));
     hash.add(logits);
-    const int32_t id = sampler.sample(logits, options.sampling, history, index);
+    record.logits_hashes.push_back(hash.value());
+    const int32_t id = sampler.sample(logits, options.sampling, record.tokens, index);
     if (std::binary_search(model.eos.begin(), model.eos.end(), id)) {
-      out.stop_reason = "EOS";
+      record.finish = FinishReason::kEos;
       break;
     }
     print(decoder.push(id));
-    history.push_back(id);
-    out.generated.push_back(id);
-    if (index + 1 < options.max_tokens) logits = sequence.run(std::span(history).last(1));
+    record.tokens.push_back(id);
+    if (index + 1 < options.max_tokens) logits = sequence.run(std::span(record.tokens).last(1));
   }
   out.decode_s = std::chrono::duration<double>(Clock::now() - decode_begin).count();
   print(decoder.flush() + "\n");
-  out.logits_hash = hash.value();
-  return out;
+}
+
+FailEvent failure_in(const std::exception& error, const LoneSequence& sequence) {
+  FailEvent failure = failure_of(error, ErrorCode::kInferenceFailed);
+  if (failure.kv_len == 0) {
+    failure.position = sequence.step_begin();
+    failure.kv_len = sequence.step_end();
+  }
+  return failure;
+}
+
+// --record: also of a run that failed, whose error must not be hidden by one of the disk.
+void write_record(const LoadedModel& model, RunResult& result, const LoneSequence& sequence,
+                  const RunOptions& options) {
+  if (options.record.empty()) return;
+  EngineOptions engine;  // as an engine would run it alone
+  engine.max_step_rows = engine.max_prefill_rows = model.program->options().max_rows;
+  BundleOrigin origin = origin_of(model, options.load.model, engine);
+  add_hashes(origin, find_model(options.load.model), FileStamps(model.files), [] { return true; });
+  result.record.last_steps = sequence.last_steps();
+  if (result.record.failure) result.record.finish.reset();
+  write_bundle(options.record, make_bundle(origin, result.record, iso8601_now(), options.record_prompts));
+}
+
+RunResult generate(LoadedModel& model, std::vector<int32_t> prompt, const RunOptions& options) {
+  RunResult result;
+  SequenceRecord& record = result.record;
+  LoneSequence sequence(*model.program, prompt.size() + options.max_tokens);
+  record.n_prompt = static_cast<uint32_t>(prompt.size());
+  record.tokens = std::move(prompt);
+  record.max_tokens = options.max_tokens;
+  record.eos = model.eos;
+  record.sampling = options.sampling;
+  try {
+    generate(model, sequence, options, result);
+  } catch (const std::exception& error) {
+    record.failure = failure_in(error, sequence);
+    try {
+      write_record(model, result, sequence, options);
+    } catch (const Error& of_disk) {
+      std::fprintf(stderr, "llorch: --record: %s\n", of_disk.what());
+    }
+    throw;
+  }
+  write_record(model, result, sequence, options);
+  return result;
 }
 
 // The last line. Decoding is what follows the first token; its bytes are those of a step in the middle of it.
-void print_figures(LoadedModel& model, const RunResult& result, size_t prompt_tokens) {
-  const size_t steps = result.generated.empty() ? 0 : result.generated.size() - 1;
+void print_figures(LoadedModel& model, const RunResult& result) {
+  const SequenceRecord& record = result.record;
+  const size_t steps = result.n_generated() == 0 ? 0 : result.n_generated() - 1;
   const Plan& plan = model.program->plan();
   std::string speed = "one step only";
   if (steps > 0) {
     const double rate = static_cast<double>(steps) / result.decode_s;
-    const auto context = static_cast<uint32_t>(prompt_tokens + result.generated.size() / 2);
+    const auto context = static_cast<uint32_t>(record.n_prompt + result.n_generated() / 2);
     const double bytes_per_s = rate * decode_bytes(plan, model.program->options().kv, context);
     const double roof = model.device->measure_roof().read_bytes_per_s;
     speed = fmt::format("{:.1f} tok/s, {:.3f} ms/token, {:.2f} GB/s, {:.0f} % of the read roof of {:.1f} GB/s", rate,
                         1e3 / rate, bytes_per_s / 1e9, 100 * bytes_per_s / roof, roof / 1e9);
   }
   print(fmt::format("\n{} tokens after {} ({:.1f} ms), {}, {}, logits xxh3 of all steps {:016x}\n",
-                    result.generated.size(), prompt_tokens, result.prefill_s * 1e3, speed, result.stop_reason,
-                    result.logits_hash));
+                    result.n_generated(), record.n_prompt, result.prefill_s * 1e3, speed, to_string(*record.finish),
+                    record.logits_hashes.back()));
 }
 
 void run(RunOptions options) {
@@ -147,7 +226,7 @@ void run(RunOptions options) {
   print(options.prompt);
   try {
     const RunResult result = generate(model, prompt, options);
-    print_figures(model, result, prompt.size());
+    print_figures(model, result);
   } catch (...) {
     print("\n");  // what went wrong is told on a line of its own
     throw;
@@ -175,6 +254,9 @@ void add_run(CLI::App& app) {
   command->add_option("--repetition-penalty", sampling.repetition_penalty, "0 and 1: off")
       ->check(CLI::Range(0.0, 2.0))
       ->capture_default_str();
+  command->add_option("--record", options->record, "Write a bundle to this file, which `llorch replay` runs again");
+  command->add_flag("--record-prompts", options->record_prompts, "The bundle holds the tokens of prompt and answer")
+      ->needs("--record");
   command->callback([options] { run(*options); });
 }
 

@@ -7,12 +7,15 @@
 #include "app/commands.h"
 #include "app/isolation_gate.h"
 #include "app/load.h"
+#include "app/model_path.h"
+#include "app/recording.h"
 #include "base/fault.h"
 #include "engine/request_failure.h"
 #include "server/auth.h"
 #include "server/correlation.h"
 #include "server/event_stream.h"
 #include "server/server.h"
+#include "trace/flight_recorder.h"
 
 namespace llorch {
 namespace {
@@ -20,6 +23,7 @@ namespace {
 struct ServeOptions {
   std::string worker_id, callback_url, log_level = "info", self_test = "auto";
   LoadOptions load;
+  RecordOptions record;
   ServerOptions server;
   double request_timeout_s = 0;
   double drain_timeout_s = 30;
@@ -56,6 +60,19 @@ ServedModel served_model(const LoadedModel& loaded) {
   return out;
 }
 
+// Its first bundle makes it read the model's files, and it writes what waits before it ends.
+std::unique_ptr<FlightRecorder> make_recorder(const BundleFolder& folder, const LoadedModel& loaded,
+                                              const ServeOptions& options, const EngineOptions& engine,
+                                              const Logger& log) {
+  auto make_origin = [origin = origin_of(loaded, options.load.model, engine), path = find_model(options.load.model),
+                      stamps = FileStamps(loaded.files)](const std::function<bool()>& go_on) {
+    BundleOrigin with_hashes = origin;
+    add_hashes(with_hashes, path, stamps, go_on);
+    return with_hashes;
+  };
+  return std::make_unique<FlightRecorder>(folder, RecorderOptions{options.record.prompts}, std::move(make_origin), log);
+}
+
 std::string address_of(const boost::asio::ip::tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
   return fmt::format("{}:{}", endpoint.address().is_v6() ? "[" + address + "]" : address, endpoint.port());
@@ -75,6 +92,7 @@ void live(ServeOptions& options, const Logger& log) {
   if (options.worker_id.empty()) options.worker_id = random_uuid();
   log.info("worker starting", {{"worker_id", options.worker_id}, {"version", LLORCH_VERSION}});
 
+  const std::optional<BundleFolder> bundles = open_bundle_folder(options.record, log);
   LoadedModel loaded = load(options.load, log);
   const ServedModel model = served_model(loaded);
   EngineOptions engine_options;
@@ -82,6 +100,12 @@ void live(ServeOptions& options, const Logger& log) {
   engine_options.max_step_rows = loaded.program->options().max_rows;
   engine_options.max_prefill_rows = engine_options.max_step_rows;
   engine_options.device = model.device;
+  std::unique_ptr<FlightRecorder> recorder;  // outlives the engine
+  if (bundles) {
+    recorder = make_recorder(*bundles, loaded, options, engine_options, log);
+    engine_options.on_record = [&recorder](const SequenceRecord& record) { recorder->take(record); };
+    options.server.records = true;
+  }
   check_isolation(loaded, engine_options, options.self_test, log);
   Engine engine(std::move(loaded.program), engine_options);
   warm_up(engine, model.backend, log);
@@ -138,6 +162,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--max-connections", options->server.max_connections, "Connections at once")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  add_record_options(*command, options->record);
   command
       ->add_option("--self-test", options->self_test,
                    "on, off, or auto: before serving, show that what ran before changes no bit (auto: if that takes "

@@ -307,11 +307,12 @@ void Engine::sample(Sequence& sequence, std::span<const float> logits) {
   const int32_t id = sampler_.sample(logits, sequence.request.sampling, sequence.tokens, sequence.n_generated());
   LLORCH_CHECK(id != kNoToken, "sound logits have no largest one");
   sequence.logits_hash.add(logits);
+  sequence.logits_hashes.push_back(sequence.logits_hash.value());
   if (!sequence.first_token_at) sequence.first_token_at = Clock::now();
   const std::vector<int32_t>& eos = sequence.request.eos;
   if (std::find(eos.begin(), eos.end(), id) != eos.end()) return finish(sequence, FinishReason::kEos);
   sequence.tokens.push_back(id);
-  emit(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hash.value()});
+  emit(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hashes.back()});
   if (sequence.n_generated() == sequence.request.max_tokens) finish(sequence, FinishReason::kMaxTokens);
 }
 
@@ -371,17 +372,17 @@ void Engine::record(const Sequence& sequence, const Event& event) const noexcept
   const auto* failed = std::get_if<FailEvent>(&event);
   const bool is_fault =
       failed != nullptr && failed->code != ErrorCode::kCancelled && failed->code != ErrorCode::kTimeout;
-  if (!on_record_ || !(is_fault || sequence.request.record)) return;
+  if (!on_record_ || !sequence.started || !(is_fault || sequence.request.record)) return;
   try {
     SequenceRecord record;
     record.id = sequence.id;
-    record.tokens = sequence.tokens;
-    record.n_prompt = sequence.n_prompt;
+    record.tokens = sequence.tokens, record.n_prompt = sequence.n_prompt;
     record.max_tokens = sequence.request.max_tokens;
     record.eos = sequence.request.eos;
     record.sampling = sequence.request.sampling;
-    record.logits_hash = sequence.logits_hash.value();
+    record.logits_hashes = sequence.logits_hashes;
     if (failed != nullptr) record.failure = *failed;
+    if (const auto* finished = std::get_if<FinishEvent>(&event)) record.finish = finished->reason;
     record.last_steps = step_log_.last();
     on_record_(record);
   } catch (...) {  // a recorder that fails costs the record, not the request

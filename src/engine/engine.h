@@ -29,8 +29,8 @@ struct EngineOptions {
   uint32_t max_prefill_rows = 512;  // prefill rows of one step; bounds how long decodes and cancels wait
   uint32_t max_running = 64;        // sequences that own pages
   uint32_t unhealthy_after = 3;     // failed steps in a row
-  // Hears of every sequence that ends with a failure other than kCancelled and kTimeout, and of those whose request
-  // asks for it.
+  // Hears of every sequence that has begun and ends with a failure other than kCancelled and kTimeout, and of those
+  // whose request asks for it.
   RecordSink on_record = {};
   std::string device = {};  // what the program runs on, for error events
   // Tests only, the seed's bug: a new sequence believes that the positions of the last one that ended are its own.

@@ -46,8 +46,10 @@ struct SequenceRecord {
   uint32_t max_tokens = 0;
   std::vector<int32_t> eos;
   SamplingParams sampling;
-  uint64_t logits_hash = 0;            // as in FinishEvent
-  std::optional<FailEvent> failure;    // nothing: it ended as it should
+  // LogitsHash after each row that was sampled: one for each generated token, and one more if the last row gave EOS.
+  std::vector<uint64_t> logits_hashes;
+  std::optional<FinishReason> finish;  // it ended as it should, or
+  std::optional<FailEvent> failure;    // it did not
   std::vector<StepTiming> last_steps;  // of the engine, oldest first; a step that failed is the last
 };
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <mutex>
 
 #include "engine/client_for_test.h"
@@ -126,10 +127,12 @@ TEST(Record, AFailureTellsWhatRunsItAgain) {
   EXPECT_EQ(record.n_prompt, 3u);
   EXPECT_EQ(record.max_tokens, 20u);
   EXPECT_EQ(record.sampling.seed, 7u);
-  EXPECT_EQ(record.logits_hash, hash_of_rows(request, 4));
+  ASSERT_EQ(record.logits_hashes.size(), 4u);
+  for (uint32_t i = 0; i < 4; ++i) EXPECT_EQ(record.logits_hashes[i], hash_of_rows(request, i + 1)) << i;
   ASSERT_TRUE(record.failure.has_value());
   EXPECT_EQ(record.failure->position, 6u);
-  EXPECT_EQ(record.failure->logits_hash, record.logits_hash);
+  EXPECT_EQ(record.failure->logits_hash, record.logits_hashes.back());
+  EXPECT_FALSE(record.finish.has_value());
   ASSERT_EQ(record.last_steps.size(), 5u);
   EXPECT_EQ(record.last_steps[0].rows, 3u);
   for (size_t i = 0; i < 5; ++i) {
@@ -152,7 +155,34 @@ TEST(Record, OthersAreRecordedOnRequest) {
   EXPECT_EQ(client.code(), "");
   ASSERT_EQ(recorded.records.size(), 1u);
   EXPECT_FALSE(recorded.records.front().failure.has_value());
-  EXPECT_EQ(recorded.records.front().logits_hash, client.finish().logits_hash);
+  EXPECT_EQ(recorded.records.front().finish, FinishReason::kMaxTokens);
+  EXPECT_EQ(recorded.records.front().logits_hashes.back(), client.finish().logits_hash);
+  request.eos = {client.tokens().back()};
+  const Client ended(engine, request);
+  EXPECT_EQ(ended.finish().reason, FinishReason::kEos);
+  const SequenceRecord& record = recorded.records.back();
+  EXPECT_EQ(record.finish, FinishReason::kEos);
+  EXPECT_EQ(record.logits_hashes.size(), ended.tokens().size() + 1) << "the row that gave EOS has a hash too";
+  EXPECT_EQ(record.logits_hashes.back(), ended.finish().logits_hash);
+}
+
+// Of what was only waiting when the device went there is nothing to run again.
+TEST(Record, WhatHasNotBegunIsNotRecorded) {
+  FakeOptions fake;
+  std::promise<void> submitted;
+  fake.before_run = [gate = submitted.get_future().share()](const Batch&) {
+    gate.wait();
+    throw CodedError(ErrorCode::kDeviceLost, "gone");
+  };
+  Recorded recorded;
+  recorded.options.max_running = 1;
+  Engine engine(std::make_unique<FakeProgram>(fake), recorded.options);
+  const Client running(engine, make_request({1}, 3)), waiting(engine, make_request({2}, 3));
+  submitted.set_value();
+  EXPECT_EQ(running.code(), "DEVICE_LOST");
+  EXPECT_EQ(waiting.code(), "DEVICE_LOST");
+  ASSERT_EQ(recorded.records.size(), 1u);
+  EXPECT_EQ(recorded.records.front().id, running.id());
 }
 
 TEST(Record, ARecorderThatThrowsHurtsNobody) {

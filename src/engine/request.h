@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct Request {
   uint32_t max_tokens = 0;   // at least 1
   std::vector<int32_t> eos;  // ids that end the sequence; none of them is ever emitted
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  bool record = false;  // EngineOptions::on_record hears of its end, however it ends
+  bool record = false;  // EngineOptions::on_record hears of its end, however it ends, once it has begun
 };
 
 // The events of a request, in order: at most one StartEvent, TokenEvents, then exactly one FinishEvent or FailEvent.
@@ -38,6 +39,18 @@ struct TokenEvent {
 };
 
 enum class FinishReason : uint8_t { kMaxTokens, kEos, kCancelled };
+
+constexpr std::string_view to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kMaxTokens:
+      return "MAX_TOKENS";
+    case FinishReason::kEos:
+      return "EOS";
+    case FinishReason::kCancelled:
+      return "CANCELLED";
+  }
+  return "";
+}
 
 struct FinishEvent {
   FinishReason reason;

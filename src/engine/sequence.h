@@ -27,9 +27,10 @@ struct Sequence {
   EventSink sink;
   std::vector<int32_t> tokens;  // prompt, then generated
   uint32_t n_prompt;
-  std::vector<uint32_t> pages;  // page j holds positions [j * page_size, ...)
-  uint32_t n_computed = 0;      // positions whose K and V are in the pages
-  LogitsHash logits_hash;       // of the rows that were sampled
+  std::vector<uint32_t> pages;          // page j holds positions [j * page_size, ...)
+  uint32_t n_computed = 0;              // positions whose K and V are in the pages
+  LogitsHash logits_hash;               // of the rows that were sampled
+  std::vector<uint64_t> logits_hashes;  // its value after each of them
 
   bool started = false;
   std::chrono::steady_clock::time_point started_at;

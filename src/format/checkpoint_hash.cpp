@@ -41,22 +41,34 @@ std::vector<const T*> by_name(const std::vector<T>& tensors) {
 }  // namespace
 
 uint64_t hash_tensors(const Checkpoint& checkpoint) {
-  Hash hash;
+  return hash_each_tensor(checkpoint, [] { return true; })->all;
+}
+
+std::optional<TensorHashes> hash_each_tensor(const Checkpoint& checkpoint, const std::function<bool()>& go_on) {
+  TensorHashes hashes;
+  Hash all;
   for (const Tensor* tensor : by_name(checkpoint.tensors())) {
-    hash.add(tensor->name);
-    hash.add(fmt::format("{} {}", to_string(tensor->dtype), shape_string(tensor->shape)));
+    const std::string kind = fmt::format("{} {}", to_string(tensor->dtype), shape_string(tensor->shape));
+    Hash one;
+    all.add(tensor->name);
+    all.add(kind);
+    one.add(kind);
     Tensor piece = *tensor;
     for (std::span<const std::byte> left = tensor->bytes; !left.empty(); left = left.subspan(piece.bytes.size())) {
+      if (!go_on()) return std::nullopt;
       piece.bytes = left.first(std::min(left.size(), kPieceBytes));
-      hash.add(piece.bytes);
+      all.add(piece.bytes);
+      one.add(piece.bytes);
       checkpoint.release(piece);
     }
+    hashes.each[tensor->name] = one.value();
   }
   for (const UnsupportedTensor* tensor : by_name(checkpoint.unsupported())) {
-    hash.add(tensor->name);
-    hash.add(fmt::format("{} {}", tensor->type, shape_string(tensor->shape)));
+    all.add(tensor->name);
+    all.add(fmt::format("{} {}", tensor->type, shape_string(tensor->shape)));
   }
-  return hash.value();
+  hashes.all = all.value();
+  return hashes;
 }
 
 }  // namespace llorch

@@ -43,5 +43,26 @@ TEST(CheckpointHash, LargeTensorsCountToTheirEnd) {
   EXPECT_NE(hash_of({{"t", {n}, values}}), hash);
 }
 
+TEST(CheckpointHash, EachTensorHasItsOwn) {
+  const TempDirectory directory;
+  const auto path = directory.path() / "t.safetensors";
+  const auto write = [&](const std::vector<float>& a, const std::vector<float>& b) {
+    const auto n = static_cast<int64_t>(a.size());
+    write_safetensors(path,
+                      {{Tensor{"a", DType::kF32, {n}, std::as_bytes(std::span(a))},
+                        Tensor{"b", DType::kF32, {n}, std::as_bytes(std::span(b))}}},
+                      {});
+    return *hash_each_tensor(Checkpoint::open(path), [] { return true; });
+  };
+  const TensorHashes before = write({1, 2}, {1, 2}), after = write({1, 2}, {1, 3});
+  EXPECT_EQ(before.all, hash_of({{"a", {2}, {1, 2}}, {"b", {2}, {1, 2}}}));
+  EXPECT_NE(before.all, after.all);
+  ASSERT_EQ(before.each.size(), 2u);
+  EXPECT_EQ(before.each.at("a"), after.each.at("a"));
+  EXPECT_NE(before.each.at("b"), after.each.at("b"));
+  EXPECT_EQ(before.each.at("a"), before.each.at("b")) << "the name is the key, and not in the hash";
+  EXPECT_FALSE(hash_each_tensor(Checkpoint::open(path), [] { return false; }).has_value());
+}
+
 }  // namespace
 }  // namespace llorch

@@ -49,7 +49,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Awaitable<void> answer(const Request& request);
   Awaitable<void> execute(PreparedJob prepared);
   Awaitable<void> stream_events(Job& job, EventStream& events);
-  void log_end(const std::string& job_id, const StreamEnd& end) const;
+  void log_end(const Job& job, const StreamEnd& end) const;
   std::variant<PreparedJob, Problem> prepare(const std::string& body) const;
 
   Awaitable<void> send_json(unsigned status, const nlohmann::json& body);

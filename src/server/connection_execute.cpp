@@ -58,22 +58,22 @@ asio::awaitable<void> Connection::stream_events(Job& job, EventStream& events) {
     }
     if (!gone_ && !frames.empty()) co_await send_frames(frames);
   }
-  if (events.ended()) log_end(job.job_id(), *events.ended());
+  if (events.ended()) log_end(job, *events.ended());
   if (!gone_ && chunked_) co_await write("0\r\n\r\n");
 }
 
-void Connection::log_end(const std::string& job_id, const StreamEnd& end) const {
+// The number of the request is what a bundle of the flight recorder has for a name.
+void Connection::log_end(const Job& job, const StreamEnd& end) const {
   if (end.stop_reason.empty()) {
-    Logger::Fields fields = {{"job_id", job_id},
-                             {"correlation_id", correlation_id_},
-                             {"code", to_string(end.failure.code)},
-                             {"error", end.failure.message},
-                             {"tokens_out", end.tokens_out}};
+    Logger::Fields fields = {{"job_id", job.job_id()},       {"correlation_id", correlation_id_},
+                             {"request", job.request_id()},  {"code", to_string(end.failure.code)},
+                             {"error", end.failure.message}, {"tokens_out", end.tokens_out}};
     fields.update(failure_detail(end.failure));
     service_.log.warn("request failed", fields);
   } else {
-    service_.log.info("request ended", {{"job_id", job_id},
+    service_.log.info("request ended", {{"job_id", job.job_id()},
                                         {"correlation_id", correlation_id_},
+                                        {"request", job.request_id()},
                                         {"stop_reason", end.stop_reason},
                                         {"tokens_out", end.tokens_out},
                                         {"decode_time_ms", end.decode_time_ms}});

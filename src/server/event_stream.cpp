@@ -1,28 +1,16 @@
 // The frames, each written in one place.
 #include "server/event_stream.h"
 
-#include <fmt/chrono.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
+
+#include "base/timestamp.h"
 
 namespace llorch {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-const char* stop_reason(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kMaxTokens:
-      return "MAX_TOKENS";
-    case FinishReason::kEos:
-      return "EOS";
-    case FinishReason::kCancelled:
-      return "CANCELLED";
-  }
-  return "";
-}
 
 double seconds_between(EventStream::Clock::time_point from, EventStream::Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -51,13 +39,6 @@ Json failure_detail(const FailEvent& failure) {
   }
   if (!failure.causes.empty()) fields["cause"] = failure.causes;
   return fields;
-}
-
-std::string iso8601_now() {
-  const auto now = std::chrono::system_clock::now();
-  const auto seconds = std::chrono::floor<std::chrono::seconds>(now);
-  const auto millis = std::chrono::duration_cast<std::chrono::milliseconds>(now - seconds).count();
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(now)), millis);
 }
 
 StreamDecoder decoder_after(std::span<const int32_t> prompt, const std::shared_ptr<const Tokenizer>& tokenizer) {
@@ -140,8 +121,10 @@ void EventStream::write_rest(std::string& out) {
 void EventStream::write_end(const FinishEvent& finish, Clock::time_point now, std::string& out) {
   write_rest(out);
   if (tokens_out_ > 0) write_metrics(now, out);
-  ended_ = StreamEnd{
-      stops_.matched() ? "STOP_SEQUENCE" : stop_reason(finish.reason), tokens_out_, std::llround(finish.decode_ms), {}};
+  ended_ = StreamEnd{std::string(stops_.matched() ? "STOP_SEQUENCE" : to_string(finish.reason)),
+                     tokens_out_,
+                     std::llround(finish.decode_ms),
+                     {}};
   Json event = {{"type", "end"},
                 {"tokens_out", ended_->tokens_out},
                 {"decode_time_ms", ended_->decode_time_ms},

@@ -77,7 +77,4 @@ std::string sse_frame(const nlohmann::ordered_json& event);
 // device, position, kv_len and cause (strings, outermost first), where they apply.
 nlohmann::ordered_json failure_detail(const FailEvent& failure);
 
-// The current time in UTC, ISO 8601 with milliseconds.
-std::string iso8601_now();
-
 }  // namespace llorch

@@ -82,6 +82,14 @@ class FieldReader {
     return otherwise;
   }
 
+  bool flag(const std::string& field) {
+    const Json* value = find(field);
+    if (value == nullptr) return false;
+    if (value->is_boolean()) return value->get<bool>();
+    refuse_type(field, "boolean", *value);
+    return false;
+  }
+
   void refuse(std::string field, std::string constraint, std::string message, std::optional<Json> value = {}) {
     errors_.push_back({std::move(field), std::move(constraint), std::move(message), std::move(value)});
   }
@@ -182,6 +190,7 @@ std::variant<ExecuteRequest, std::vector<FieldError>> read_execute_request(const
   out.sampling.min_p = reader.number("min_p", 1.0, 0.0f);
   out.sampling.repetition_penalty = reader.number("repetition_penalty", 2.0, 1.0f);
   out.stop = read_stop(reader);
+  out.record = reader.flag("record");
   std::vector<FieldError> errors = reader.errors();
   if (!errors.empty()) return errors;
   return out;

@@ -48,12 +48,13 @@ TEST(ExecuteRequest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(request.sampling.min_p, 0.0f);
   EXPECT_EQ(request.sampling.repetition_penalty, 1.0f);
   EXPECT_TRUE(request.stop.empty());
+  EXPECT_FALSE(request.record);
 }
 
 TEST(ExecuteRequest, EveryFieldIsRead) {
   const auto read = read_execute_request(json::parse(
       R"({"job_id":"j","prompt":"é","max_tokens":2048,"temperature":2,"seed":18446744073709551615,"top_p":0.5,
-          "top_k":4294967295,"min_p":1.0,"repetition_penalty":1.5,"stop":["a","b"]})"));
+          "top_k":4294967295,"min_p":1.0,"repetition_penalty":1.5,"stop":["a","b"],"record":true})"));
   const auto& request = std::get<ExecuteRequest>(read);
   EXPECT_EQ(request.job_id, "j");
   EXPECT_EQ(request.prompt, "é");
@@ -65,6 +66,7 @@ TEST(ExecuteRequest, EveryFieldIsRead) {
   EXPECT_EQ(request.sampling.min_p, 1.0f);
   EXPECT_EQ(request.sampling.repetition_penalty, 1.5f);
   EXPECT_EQ(request.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(request.record);
 }
 
 TEST(ExecuteRequest, EachRuleHasItsConstraint) {
@@ -77,6 +79,9 @@ TEST(ExecuteRequest, EachRuleHasItsConstraint) {
       {"job_id", 7, "job_id: type(string)"},
       {"job_id", times(256, "x"), nullptr},
       {"job_id", times(257, "x"), "job_id: max_length(256)"},
+      {"record", 1, "record: type(boolean)"},
+      {"record", nullptr, "record: type(boolean)"},
+      {"record", false, nullptr},
       {"prompt", "", "prompt: length(1..=32768)"},
       {"prompt", nullptr, "prompt: type(string)"},
       {"prompt", times(32768, "é"), nullptr},

@@ -43,6 +43,7 @@ class Job {
   void cancel() { engine_.cancel(id_); }
   const std::shared_ptr<Channel>& channel() const { return channel_; }
   const std::string& job_id() const { return job_id_; }
+  RequestId request_id() const { return id_; }
 
  private:
   Jobs& jobs_;

@@ -30,6 +30,11 @@ std::optional<FieldError> check_context(size_t prompt_tokens, uint32_t max_token
                     max_tokens};
 }
 
+std::optional<FieldError> check_record(bool asked, bool records) {
+  if (!asked || records) return std::nullopt;
+  return FieldError{"record", "recorder", "this worker has no flight recorder", true};
+}
+
 }  // namespace
 
 std::variant<Route, Problem> find_route(const RequestHead& head, std::string_view token) {
@@ -95,6 +100,7 @@ std::variant<PreparedJob, Problem> prepare_job(const Service& service, std::stri
   } catch (const Error& error) {
     return problem::bad_request(error.what());
   }
+  if (auto error = check_record(job.request.record, service.options.records)) return problem::invalid_fields({*error});
   if (service.jobs.contains(job.request.job_id)) {
     return problem::conflict("a job with this job_id is running; cancel it, or wait for its end");
   }
@@ -108,6 +114,7 @@ std::variant<PreparedJob, Problem> prepare_job(const Service& service, std::stri
   request.sampling = job.request.sampling;
   request.max_tokens = job.request.max_tokens;
   request.eos = service.model.eos;
+  request.record = job.request.record;
   if (auto error = check_context(request.tokens.size(), request.max_tokens, service.model.context)) {
     return problem::invalid_fields({*error});
   }

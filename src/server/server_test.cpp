@@ -39,6 +39,7 @@ class ServerTest : public testing::Test {
     fake.before_run = [this](const Batch&) { std::this_thread::sleep_for(milliseconds(step_ms_.load())); };
     EngineOptions engine_options;
     engine_options.context = fake.context;
+    engine_options.on_record = [this](const SequenceRecord& record) { recorded_ = record.id; };
     engine_ = std::make_unique<Engine>(std::make_unique<FakeProgram>(fake), engine_options);
     ServedModel model;
     model.name = "toy";
@@ -74,6 +75,7 @@ class ServerTest : public testing::Test {
   Logger log_{LogLevel::debug, std::make_shared<spdlog::sinks::ostream_sink_mt>(logged_)};
   ServerOptions options_;
   std::atomic<int> step_ms_{0};
+  std::atomic<RequestId> recorded_{0};  // the last one
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Server> server_;
   uint16_t port_ = 0;
@@ -98,6 +100,26 @@ TEST_F(ServerTest, AStreamHasTheContractsEventsAndTheConnectionLivesOn) {
     EXPECT_EQ(events[7]["stop_reason"], "MAX_TOKENS");
     EXPECT_EQ(events[7]["tokens_out"], 5);
   }
+}
+
+TEST_F(ServerTest, ARequestIsRecordedIfItAsksForItAndThereIsARecorder) {
+  json asking = body("j", 2);
+  asking["record"] = true;
+  start();
+  const TestAnswer refused = ask(port_, "POST", "/execute", asking.dump());
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.json()["errors"][0]["field"], "record");
+  EXPECT_EQ(refused.json()["errors"][0]["constraint"], "recorder");
+  EXPECT_EQ(refused.json()["errors"][0]["message"], "this worker has no flight recorder");
+  TearDown();
+  options_.records = true;
+  start();
+  EXPECT_EQ(execute_to_end(port_, body("silent", 2))["tokens_out"], 2);
+  EXPECT_EQ(recorded_, 0u);
+  EXPECT_EQ(execute_to_end(port_, asking)["tokens_out"], 2);
+  EXPECT_EQ(recorded_, 2u);
+  TearDown();
+  EXPECT_THAT(logged_.str(), testing::HasSubstr("\"request\":2")) << "the log's last line of a job names its bundle";
 }
 
 TEST_F(ServerTest, PipelinedRequestsAreAnsweredInOrder) {

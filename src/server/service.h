@@ -30,6 +30,7 @@ struct ServerOptions {
   std::chrono::milliseconds write_timeout{60000};  // a reader that takes nothing for so long is dropped
   std::chrono::milliseconds metrics_interval{1000};
   std::chrono::milliseconds stall_timeout{60000};  // a step that runs longer hangs
+  bool records = false;                            // a flight recorder is there: requests may ask for it
 };
 
 // The loaded model as clients see it.

@@ -31,7 +31,9 @@ Json address(const std::optional<ElementAddress>& at) {
           {"b", number(at->b)},       {"a_bits", bits_text(at->a)}, {"b_bits", bits_text(at->b)}};
 }
 
-Json step_json(const StepDiff& step) {
+}  // namespace
+
+Json to_json(const StepDiff& step) {
   const auto layer = layer_of(step.step);
   Json nmse_by_row = Json::array();
   for (const double nmse : step.nmse_by_row) nmse_by_row.push_back(number(nmse));
@@ -56,11 +58,9 @@ Json step_json(const StepDiff& step) {
           {"first_nan", address(step.first_nan)}};
 }
 
-}  // namespace
-
 Json to_json(const DiffReport& report) {
   Json steps = Json::array();
-  for (const StepDiff& step : report.steps) steps.push_back(step_json(step));
+  for (const StepDiff& step : report.steps) steps.push_back(to_json(step));
   return {{"comparable", true},
           {"equal", report.same()},
           {"exact", report.exact},

@@ -9,6 +9,7 @@
 namespace llorch {
 
 nlohmann::ordered_json to_json(const DiffReport& report);
+nlohmann::ordered_json to_json(const StepDiff& step);
 nlohmann::ordered_json to_json(const std::vector<Mismatch>& mismatches);
 
 }  // namespace llorch

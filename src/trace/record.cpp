@@ -38,22 +38,29 @@ void check_run(const SequenceRun& run, const Plan& plan, const CompileOptions& o
   if (needed > given) fail("tokens: {} positions need {} KV pages, got {}", n, needed, given);
 }
 
-void trace_sequence(Program& program, const SequenceRun& run, const StepSet& steps, const RowVisitor& visit) {
-  const CompileOptions& options = program.options();
-  check_run(run, program.plan(), options);
+std::vector<Batch> batches_of(const SequenceRun& run, const Plan& plan, const CompileOptions& options) {
+  check_run(run, plan, options);
   std::vector<uint32_t> pages = run.pages;
   if (pages.empty()) {
     pages.resize(pages_for(run, options.kv));
     std::iota(pages.begin(), pages.end(), 0u);
   }
-  const std::vector<bool> gathered = gathered_steps(program.plan());
   const uint32_t chunk = run.chunk == 0 ? options.max_rows : std::min(run.chunk, options.max_rows);
   const auto n_tokens = static_cast<uint32_t>(run.tokens.size());
+  std::vector<Batch> batches;
   for (uint32_t first = 0, n = 0; first < n_tokens; first += n) {
     n = first < run.n_prompt ? std::min(chunk, run.n_prompt - first) : 1;
-    std::vector<uint32_t> positions(n);
-    std::iota(positions.begin(), positions.end(), first);
-    program.trace(batch_of(run, pages, first, n), steps, [&](size_t step, std::span<const float> output) {
+    batches.push_back(batch_of(run, pages, first, n));
+  }
+  return batches;
+}
+
+void trace_sequence(Program& program, const SequenceRun& run, const StepSet& steps, const RowVisitor& visit) {
+  const std::vector<bool> gathered = gathered_steps(program.plan());
+  for (const Batch& batch : batches_of(run, program.plan(), program.options())) {
+    std::vector<uint32_t> positions(batch.rows());
+    std::iota(positions.begin(), positions.end(), batch.sequences.front().first_position);
+    program.trace(batch, steps, [&](size_t step, std::span<const float> output) {
       visit(step, gathered[step] ? std::span<const uint32_t>(positions).last(1) : positions, output);
     });
   }

@@ -26,6 +26,9 @@ struct SequenceRun {
 // vocabulary, n_prompt out of range, more positions than the context or the pages hold.
 void check_run(const SequenceRun& run, const Plan& plan, const CompileOptions& options);
 
+// The batches of the sequence for a program of these options, in order. Throws as check_run() does.
+std::vector<Batch> batches_of(const SequenceRun& run, const Plan& plan, const CompileOptions& options);
+
 // Sees some rows of a step's output: [positions.size(), width]. Both are valid during the call.
 using RowVisitor = std::function<void(size_t step, std::span<const uint32_t> positions, std::span<const float> output)>;
 

@@ -3,10 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-
+#include "faults_for_test.h"
 #include "shell_for_test.h"
 #include "worker_for_test.h"
 
@@ -18,12 +15,6 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-// While it lives, workers that start have this fault armed.
-struct Armed {
-  explicit Armed(const std::string& fault) { ::setenv("LLORCH_FAULT", fault.c_str(), 1); }
-  ~Armed() { ::unsetenv("LLORCH_FAULT"); }
-};
-
 class Faults : public testing::Test {
  protected:
   void SetUp() override {
@@ -32,22 +23,6 @@ class Faults : public testing::Test {
 #endif
   }
 };
-
-// The fields of the last of the latest log lines with this message; {} if there is none.
-json log_line(const WorkerProcess& worker, const std::string& message) {
-  json found = json::object();
-  std::istringstream lines(worker.last_log_lines());
-  for (std::string line; std::getline(lines, line);) {
-    const json entry = json::parse(line, nullptr, false);
-    if (entry.is_object() && entry["fields"]["message"] == message) found = entry["fields"];
-  }
-  return found;
-}
-
-json awaited_log_line(const WorkerProcess& worker, const std::string& message) {
-  EXPECT_TRUE(soon([&] { return !log_line(worker, message).empty(); })) << message << "\n" << worker.last_log_lines();
-  return log_line(worker, message);
-}
 
 // A failure says each thing once.
 void expect_no_repetition(const json& failure, const std::string& message) {
@@ -107,8 +82,9 @@ TEST_F(Faults, MemoryThatIsNotThereAtLoad) {
 
 TEST(RealFaults, MemoryThatTheSystemRefuses) {
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
-  const Result result = shell(fmt::format("ulimit -v 2000000; {} serve --port 0 --threads 2 --model {} --kv-memory 4GB",
-                                          LLORCH_EXECUTABLE, kTinyModel));
+  const Result result =
+      shell(fmt::format("ulimit -v 2000000; {} serve --port 0 --record off --threads 2 --model {} --kv-memory 4GB",
+                        LLORCH_EXECUTABLE, kTinyModel));
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, AllOf(HasSubstr("VRAM_OOM"), HasSubstr("the KV pages need 4294967296 bytes")));
 #else
@@ -252,36 +228,6 @@ TEST_F(Faults, ADeviceThatIsLostAtTheStartEndsTheWorkerToo) {
   EXPECT_EQ(worker.wait(), 3);
   EXPECT_EQ(last_words(worker)["code"], "DEVICE_LOST");
 }
-
-// A copy of the tiny model that may be damaged.
-class Damaged {
- public:
-  explicit Damaged(const std::string& name) : folder_(std::filesystem::path(testing::TempDir()) / name) {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::copy(kTinyModel, folder_);
-  }
-  ~Damaged() { std::filesystem::remove_all(folder_); }
-
-  std::string path() const { return folder_.string(); }
-  json read(const char* file) const { return json::parse(std::ifstream(folder_ / file)); }
-  void write(const char* file, const json& value) const { std::ofstream(folder_ / file) << value; }
-
-  // Writes NaN into the first element of a row of a bf16 tensor.
-  void poke_nan(const std::string& tensor, size_t row) const {
-    std::fstream file(folder_ / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
-    uint64_t header_bytes = 0;
-    file.read(reinterpret_cast<char*>(&header_bytes), sizeof header_bytes);
-    std::string text(header_bytes, ' ');
-    file.read(text.data(), static_cast<std::streamsize>(header_bytes));
-    const json entry = json::parse(text)[tensor];
-    const size_t cols = entry["shape"].back();
-    file.seekp(static_cast<std::streamoff>(8 + header_bytes + entry["data_offsets"][0].get<size_t>() + row * cols * 2));
-    file.write("\xc0\x7f", 2);
-  }
-
- private:
-  std::filesystem::path folder_;
-};
 
 TEST(RealFaults, ANaNInAWeightFailsThoseWhoMeetItOnly) {
   const Damaged model("llorch_e2e_nan");

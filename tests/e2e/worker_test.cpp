@@ -249,10 +249,10 @@ TEST(WorkerLife, TheStartIsLoggedInTheContractsOrder) {
     messages.push_back(entry["fields"]["message"]);
     fields[messages.back()] = entry["fields"];
   }
-  EXPECT_THAT(messages, testing::ElementsAre("worker starting", "device ready", "model verified", "model loaded",
-                                             "self-test passed", "GPU warmup complete",
-                                             "CPU warmup complete - ready for inference", "HTTP server listening",
-                                             "draining", "worker stopped"));
+  EXPECT_THAT(messages, testing::ElementsAre("worker starting", "flight recorder ready", "device ready",
+                                             "model verified", "model loaded", "self-test passed",
+                                             "GPU warmup complete", "CPU warmup complete - ready for inference",
+                                             "HTTP server listening", "draining", "worker stopped"));
   EXPECT_TRUE(fields["self-test passed"]["duration_ms"].is_number());
   EXPECT_EQ(fields["self-test passed"]["same_logits_after"].size(), 6u);
   EXPECT_TRUE(fields["GPU warmup complete"]["duration_ms"].is_number());

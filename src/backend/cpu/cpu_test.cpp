@@ -126,7 +126,8 @@ TEST(InterleavedMatrix, GivesBackTheRowsOfTheFile) {
         if (cols % static_cast<int64_t>(block_elements(dtype)) != 0) continue;
         const auto bytes = random_bytes(static_cast<size_t>(rows) * row_bytes(dtype, cols));
         const Tensor tensor{"w", dtype, {rows, cols}, bytes};
-        InterleavedMatrix matrix(dtype, rows, cols);
+        cpu::Buffer memory(InterleavedMatrix::bytes(dtype, rows, cols));
+        InterleavedMatrix matrix(dtype, rows, cols, memory.data());
         EXPECT_EQ(matrix.groups(), (rows + 15) / 16);
         EXPECT_GE(matrix.bytes(), bytes.size());
         matrix.fill(tensor, matrix.groups() / 2, matrix.groups());

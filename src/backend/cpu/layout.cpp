@@ -124,6 +124,8 @@ float minimum_of(const Scales& record, int g, int r) {
   return minimum;
 }
 
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
 }  // namespace
 
 Buffer::Buffer(size_t bytes) : Buffer() {
@@ -150,19 +152,24 @@ Buffer::Buffer(size_t bytes) : Buffer() {
 
 void Buffer::Unmap::operator()(std::byte* memory) const { munmap(memory, bytes); }
 
-InterleavedMatrix::InterleavedMatrix(DType dtype, int64_t rows, int64_t cols)
+size_t InterleavedMatrix::bytes(DType dtype, int64_t rows, int64_t cols) {
+  const auto groups = static_cast<size_t>((rows + kGroup - 1) / kGroup);
+  return groups * (aligned(group_bytes(dtype, cols)) + record_bytes(dtype, cols));
+}
+
+InterleavedMatrix::InterleavedMatrix(DType dtype, int64_t rows, int64_t cols, std::byte* memory)
     : dtype_(dtype),
       rows_(rows),
       cols_(cols),
       groups_(static_cast<int>((rows + kGroup - 1) / kGroup)),
-      stride_((group_bytes(dtype, cols) + 63) / 64 * 64),
+      stride_(aligned(group_bytes(dtype, cols))),
       scale_stride_(record_bytes(dtype, cols)),
-      codes_(static_cast<size_t>(groups_) * stride_ + 4096),  // prefetches may run past the end
-      scales_(static_cast<size_t>(groups_) * scale_stride_) {}
+      codes_(memory),
+      scales_(memory + static_cast<size_t>(groups_) * stride_) {}
 
 MatrixView InterleavedMatrix::view() const {
-  return {.data = codes_.data(),
-          .scales = scales_.data(),
+  return {.data = codes_,
+          .scales = scales_,
           .data_stride = stride_,
           .scale_stride = scale_stride_,
           .rows = static_cast<int32_t>(rows_),
@@ -190,7 +197,7 @@ template <typename Block>
 void InterleavedMatrix::fill_blocks(const Tensor& tensor, int g) {
   const auto n_blocks = static_cast<size_t>(cols_ / Block::kElements);
   const int n = static_cast<int>(std::min<int64_t>(kGroup, rows_ - int64_t{g} * kGroup));
-  auto* records = reinterpret_cast<ScalesOf<Block>*>(scales_.data() + static_cast<size_t>(g) * scale_stride_);
+  auto* records = reinterpret_cast<ScalesOf<Block>*>(scales_ + static_cast<size_t>(g) * scale_stride_);
   for (int r = 0; r < n; ++r) {
     const size_t row = static_cast<size_t>(g) * kGroup + static_cast<size_t>(r);
     const std::byte* in = tensor.bytes.data() + row * n_blocks * sizeof(Block);
@@ -217,8 +224,7 @@ template <typename Block>
 void InterleavedMatrix::read_blocks(int64_t row, float* out) const {
   constexpr int kScaleGroup = Block::kScaleGroup;
   const int g = static_cast<int>(row / kGroup), r = static_cast<int>(row % kGroup);
-  const auto* records =
-      reinterpret_cast<const ScalesOf<Block>*>(scales_.data() + static_cast<size_t>(g) * scale_stride_);
+  const auto* records = reinterpret_cast<const ScalesOf<Block>*>(scales_ + static_cast<size_t>(g) * scale_stride_);
   for (int64_t k = 0; k < cols_; ++k) {
     const std::byte* planes = group(g) + static_cast<size_t>(k / kQuantBlock) * Place<Block>::kCodeBytes;
     const auto& record = records[k / Block::kElements];

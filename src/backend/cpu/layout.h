@@ -36,14 +36,17 @@ class Buffer {
 
 class InterleavedMatrix {
  public:
-  // Allocates for [rows, cols]; fill() then interleaves.
-  InterleavedMatrix(DType dtype, int64_t rows, int64_t cols);
+  // Of [rows, cols] in memory that somebody else owns: bytes() zeros, 64-byte aligned, and kPrefetched bytes that may
+  // be asked for behind them. fill() then interleaves.
+  InterleavedMatrix(DType dtype, int64_t rows, int64_t cols, std::byte* memory);
+  static size_t bytes(DType dtype, int64_t rows, int64_t cols);
+  static constexpr size_t kPrefetched = 4096;
 
   int groups() const { return groups_; }
   DType dtype() const { return dtype_; }
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
-  size_t bytes() const { return codes_.bytes() + scales_.bytes(); }
+  size_t bytes() const { return bytes(dtype_, rows_, cols_); }
   MatrixView view() const;
 
   // Copies groups [first, last) from a tensor of the file. Threads may fill different groups at once.
@@ -53,8 +56,8 @@ class InterleavedMatrix {
   void read_row(int64_t row, float scale, float* out) const;
 
  private:
-  std::byte* group(int g) { return codes_.data() + static_cast<size_t>(g) * stride_; }
-  const std::byte* group(int g) const { return codes_.data() + static_cast<size_t>(g) * stride_; }
+  std::byte* group(int g) { return codes_ + static_cast<size_t>(g) * stride_; }
+  const std::byte* group(int g) const { return codes_ + static_cast<size_t>(g) * stride_; }
   template <typename Element>
   void fill_floats(const Tensor& tensor, int g);
   template <typename Block>
@@ -67,8 +70,8 @@ class InterleavedMatrix {
   int groups_;
   size_t stride_;        // bytes of a group's elements or codes
   size_t scale_stride_;  // bytes of a group's scale records
-  Buffer codes_;
-  Buffer scales_;
+  std::byte* codes_;
+  std::byte* scales_;
 };
 
 }  // namespace llorch::cpu

@@ -1,8 +1,8 @@
 // A plan compiled for the CPU: a list of stages that all threads walk together.
 //
 // A stage is one step, or a Linear together with the RMSNorm or gated activation that feeds it: their result goes
-// straight into the packed form that the kernels read, and is stored nowhere else. Threads split a stage's work in a
-// fixed way; a barrier ends each stage.
+// straight into the packed form that the kernels read, and is stored nowhere else. A stage ends when its tasks are
+// done.
 #pragma once
 
 #include <algorithm>
@@ -27,6 +27,9 @@ class CpuWeights final : public PlacedWeights {
   const float* vector(WeightId id) const { return vectors_[static_cast<size_t>(id)].data(); }
 
  private:
+  // Of all matrices, one after another: of buffers of their own those below 2 MB, all scales among them, would get no
+  // huge pages (two Sapphire Rapids cores, q4_0: 39 to 44 tok/s).
+  Buffer memory_;
   std::vector<std::unique_ptr<InterleavedMatrix>> matrices_;  // [weights]; null for vectors
   std::vector<std::vector<float>> vectors_;                   // [weights]; empty for matrices
 };

@@ -71,41 +71,82 @@ template <typename L, DType kType, int kRows, typename Scales>
       });
 }
 
-// kRows activation rows x one weight group, all of K.
-template <typename L, DType kType, int kRows>
+// Asks for what a decoded row reads somewhat later. Nearer than float weights are asked for: two Sapphire Rapids cores
+// read q8_0 at 32.0 GB/s with 2 KB, 31.5 with 4 KB.
+inline constexpr size_t kQuantPrefetchBytes = 2048;
+
+template <typename L, DType kType>
+[[gnu::always_inline]] inline void prefetch_codes(const std::byte* codes) {
+  for (size_t line = 0; line < Placed<kType>::kCodeBytes; line += 64) L::prefetch(codes + line + kQuantPrefetchBytes);
+}
+template <typename L, DType kType>
+[[gnu::always_inline]] inline void prefetch_scales(const typename Placed<kType>::Scales* record) {
+  using P = Placed<kType>;
+  constexpr size_t kRecords = (kQuantPrefetchBytes / P::kCodeBytes + P::kRecordBlocks - 1) / P::kRecordBlocks;
+  const auto* p = reinterpret_cast<const std::byte*>(record + kRecords);
+  for (size_t line = 0; line < sizeof(*record); line += 64) L::prefetch(p + line);
+}
+
+// kRows activation rows x kGroups weight groups, all of K.
+template <typename L, DType kType, int kRows, int kGroups>
 void quant_tile(const LinearArgs& a, int group, int row) {
   using F = typename L::F;
   using P = Placed<kType>;
   const int n_blocks = a.w.cols / kQuantBlock;
-  const std::byte* w = a.w.data + static_cast<size_t>(group) * a.w.data_stride;
-  const auto* records =
-      reinterpret_cast<const typename P::Scales*>(a.w.scales + static_cast<size_t>(group) * a.w.scale_stride);
-  const size_t x_block = static_cast<size_t>(row) * n_blocks;
-  F total[kRows];
+  const std::byte* w[kGroups];
+  const typename P::Scales* records[kGroups];
+  F total[kGroups][kRows];
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) total[r] = L::zero();
+  for (int g = 0; g < kGroups; ++g) {
+    const auto at = static_cast<size_t>(group + g);
+    w[g] = a.w.data + at * a.w.data_stride;
+    records[g] = reinterpret_cast<const typename P::Scales*>(a.w.scales + at * a.w.scale_stride);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) total[g][r] = L::zero();
+  }
+  const size_t x_block = static_cast<size_t>(row) * n_blocks;
   for (int begin = 0; begin < n_blocks; begin += kSegmentBlocks) {
     const int end = begin + kSegmentBlocks < n_blocks ? begin + kSegmentBlocks : n_blocks;
-    F acc[kRows];
+    F acc[kGroups][kRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) acc[r] = L::zero();
+    for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) acc[g][r] = L::zero();
     for (int first = begin; first < end; first += P::kRecordBlocks) {
-      const RecordScales<L, typename P::Scales> scales(records[first / P::kRecordBlocks]);
-      for (int i = 0; i < P::kRecordBlocks; ++i) {
-        const int b = first + i;
-        const std::byte* codes = w + static_cast<size_t>(b) * P::kCodeBytes;
-        if constexpr (kRows == 1)
-          for (size_t line = 0; line < P::kCodeBytes; line += 64) L::prefetch(codes + line + kPrefetchBytes);
-        const size_t at = x_block + static_cast<size_t>(b) * kRows;
-        add_block<L, kType>(codes, scales, i,
-                            {a.x.pairs + at * kPairs, a.x.scales + at, a.x.sums + at, a.x.first_sums + at}, acc);
+#pragma GCC unroll 16
+      for (int g = 0; g < kGroups; ++g) {
+        const typename P::Scales* record = records[g] + first / P::kRecordBlocks;
+        if constexpr (kRows == 1) prefetch_scales<L, kType>(record);
+        const RecordScales<L, typename P::Scales> scales(*record);
+        for (int i = 0; i < P::kRecordBlocks; ++i) {
+          const int b = first + i;
+          const std::byte* codes = w[g] + static_cast<size_t>(b) * P::kCodeBytes;
+          if constexpr (kRows == 1) prefetch_codes<L, kType>(codes);
+          const size_t at = x_block + static_cast<size_t>(b) * kRows;
+          add_block<L, kType>(codes, scales, i,
+                              {a.x.pairs + at * kPairs, a.x.scales + at, a.x.sums + at, a.x.first_sums + at}, acc[g]);
+        }
       }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) total[r] = L::add(total[r], acc[r]);
+    for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) total[g][r] = L::add(total[g][r], acc[g][r]);
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) store_outputs<L>(a, group, row + r, total[r]);
+  for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) store_outputs<L>(a, group + g, row + r, total[g][r]);
+}
+
+template <typename L, DType kType, int kRows>
+void quant_tiles(const LinearArgs& a, int first, int last, int row) {
+  // A single decoded row reads two groups side by side: one stream of addresses leaves a sixth of a core's share of the
+  // bandwidth unused.
+  constexpr int kGroups = kRows == 1 ? 2 : 1;
+  int group = first;
+  for (; group + kGroups <= last; group += kGroups) quant_tile<L, kType, kRows, kGroups>(a, group, row);
+  for (; group < last; ++group) quant_tile<L, kType, kRows, 1>(a, group, row);
 }
 
 template <typename L, DType kType>
@@ -116,8 +157,7 @@ void quant_linear(const LinearArgs& a) {
     for (int row = 0; row < a.n_rows;) {
       const int rows = largest_tile(a.n_rows - row, L::kQuantTile);
       dispatch_tile(rows, [&](auto n) {
-        if constexpr (n() <= L::kQuantTile)
-          for (int group = first; group < last; ++group) quant_tile<L, kType, n()>(a, group, row);
+        if constexpr (n() <= L::kQuantTile) quant_tiles<L, kType, n()>(a, first, last, row);
       });
       row += rows;
     }

@@ -14,7 +14,7 @@ constexpr bool kIsEmulated = true;
 constexpr bool kIsEmulated = false;
 #endif
 
-TEST(Conformance, CudaRunsHere) {
+TEST(Cuda, RunsHere) {
   LLORCH_SKIP_WITHOUT_BACKEND();
   EXPECT_EQ(one_backend()->info().name, "cuda");
   EXPECT_EQ(one_backend()->info().device.find("emulated") != std::string::npos, kIsEmulated);

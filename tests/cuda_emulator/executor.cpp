@@ -129,7 +129,6 @@ class Executor {
     }
   }
 
-  Lane& lane() { return running_->lane; }
   unsigned char* shared() { return shared_; }
 
   void block_barrier() {
@@ -207,6 +206,7 @@ class Executor {
 
   void enter(Fiber& fiber) {
     running_ = &fiber;
+    running_lane = &fiber.lane;
 #if defined(__SANITIZE_ADDRESS__)
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, fiber.stack, kStackBytes);
@@ -263,7 +263,6 @@ class Executor {
 }  // namespace
 
 void execute(const Launch& launch) { Executor::current().execute(launch); }
-Lane& lane() { return Executor::current().lane(); }
 void block_barrier() { Executor::current().block_barrier(); }
 uint32_t exchange(uint32_t value, int source) { return Executor::current().exchange(value, source); }
 unsigned char* dynamic_shared() { return Executor::current().shared(); }

@@ -38,7 +38,8 @@ inline constexpr unsigned kMaxThreads = 1024;
 void execute(const Launch& launch);
 
 // For code inside kernels.
-Lane& lane();
+inline constinit thread_local Lane* running_lane = nullptr;
+inline Lane& lane() { return *running_lane; }
 void block_barrier();                           // __syncthreads
 uint32_t exchange(uint32_t value, int source);  // all lanes of a warp give a value, each gets its source's
 unsigned char* dynamic_shared();                // of the block, 16-byte aligned

@@ -1,4 +1,4 @@
-// The emulated CUDA runtime: devices that differ in the order in which they run blocks, memory between guards, streams
+// The emulated CUDA runtime: devices that differ in size and in the order in which they run blocks, memory between guards, streams
 // that run late.
 #include <chrono>
 #include <cstdlib>
@@ -19,6 +19,8 @@ constexpr size_t kGuard = 1024;
 constexpr size_t kAlign = 256;
 constexpr unsigned char kPoison = 0xff;  // what new memory and its guards hold: NaN as a float
 constexpr size_t kMemory = size_t{4} << 30;
+// Sizes differ too, so that work is cut in other ways.
+constexpr int kMultiprocessors[] = {4, 32, 132};
 constexpr Order kOrders[] = {Order::kForward, Order::kReverse, Order::kShuffled};
 constexpr const char* kNames[] = {"emulated GPU, blocks forward", "emulated GPU, blocks in reverse",
                                   "emulated GPU, blocks shuffled"};
@@ -185,7 +187,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {{}, 9, 0, 4, cuda_emulator::kMemory};
+  *properties = {{}, 9, 0, cuda_emulator::kMultiprocessors[device], cuda_emulator::kMemory};
   std::strncpy(properties->name, cuda_emulator::kNames[device], sizeof properties->name - 1);
   return cudaSuccess;
 }

@@ -1,5 +1,5 @@
-// The emulated CUDA runtime: devices that differ in size and in the order in which they run blocks, memory between guards, streams
-// that run late.
+// The emulated CUDA runtime: devices that differ in size and in the order in which they run blocks, memory between
+// guards, streams that run late.
 #include <chrono>
 #include <cstdlib>
 #include <deque>

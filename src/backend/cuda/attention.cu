@@ -15,6 +15,18 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kPagesPerChunk = 4;  // of 16 positions
 
+// A chunk's values go through shared memory if they fit into so much of it (all but float32 of the largest heads):
+// their loads are under way while scores are made.
+constexpr int kStagedBytes = 32 << 10;
+constexpr int kStagedUnits = kStagedBytes / 16 / kThreads;  // of a thread
+
+__host__ __device__ inline int chunk_value_bytes(const KvView& kv) {
+  return kChunk * kv.head_dim * (kv.is_f16 ? 2 : 4);
+}
+__host__ __device__ inline int staged_bytes(const KvView& kv) {
+  return chunk_value_bytes(kv) <= kStagedBytes ? chunk_value_bytes(kv) : 0;
+}
+
 struct Shared {
   float q[kMaxQueries][kMaxHeadDim];
   float p[kMaxQueries][kChunk];  // scores, then their exp
@@ -23,7 +35,7 @@ struct Shared {
   float old_factor[kMaxQueries];  // of what was summed before, and of this chunk
   float new_factor[kMaxQueries];
   uint32_t pages[kPagesPerChunk];
-  unsigned is_last;
+  alignas(16) unsigned is_last;
 };
 
 // The query vectors of a block.
@@ -96,7 +108,7 @@ __device__ void score(const AttentionArgs& a, const Tile& tile, uint32_t chunk, 
   float sum[kQueriesPerThread];
 #pragma unroll
   for (int i = 0; i < kQueriesPerThread; ++i) sum[i] = 0.0f;
-#pragma unroll 4
+#pragma unroll 8
   for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
     float k[kN];
     widen_unit<kF16>(keys[unit * page_size + in_page], k);
@@ -141,6 +153,37 @@ __device__ void merge(const ChunkSum& chunk, float& m, float& l, float& old_fact
   m = largest;
 }
 
+// The chunk's values that any query sees, [kChunk][head_dim] as in the pages: load() asks for a thread's share of them,
+// store() puts it into shared memory.
+struct StagedValues {
+  uint4 units[kStagedUnits];
+
+  __device__ static bool has(const AttentionArgs& a, uint32_t chunk, const Range& any, int unit, int per_position) {
+    return unit < staged_bytes(a.kv) / 16 && any.has(chunk + static_cast<uint32_t>(unit / per_position));
+  }
+  __device__ static int per_position(const AttentionArgs& a) { return a.kv.head_dim * (a.kv.is_f16 ? 2 : 4) / 16; }
+
+  __device__ void load(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, const Shared& s) {
+    const int page_size = 1 << a.kv.page_shift, n = per_position(a);
+#pragma unroll
+    for (int i = 0; i < kStagedUnits; ++i) {
+      const int unit = i * kThreads + static_cast<int>(threadIdx.x);
+      if (!has(a, chunk, any, unit, n)) continue;
+      const int in_chunk = unit / n;
+      const std::byte* values = head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
+      units[i] = reinterpret_cast<const uint4*>(values)[(in_chunk & (page_size - 1)) * n + unit % n];
+    }
+  }
+  __device__ void store(const AttentionArgs& a, uint32_t chunk, const Range& any, uint4* shared) const {
+    const int n = per_position(a);
+#pragma unroll
+    for (int i = 0; i < kStagedUnits; ++i) {
+      const int unit = i * kThreads + static_cast<int>(threadIdx.x);
+      if (has(a, chunk, any, unit, n)) shared[unit] = units[i];
+    }
+  }
+};
+
 // Which elements of the output a thread makes: d of queries first, first + step, ...
 struct Elements {
   int d, first, step;
@@ -152,10 +195,10 @@ __device__ Elements elements(int head_dim) {
   return {t % head_dim, t / head_dim, step, t / head_dim < step};
 }
 
-// o[i] of a thread's elements: the chunk's weighted values, positions ascending. seen_by: [queries].
+// o[i] of a thread's elements: the chunk's weighted values, positions ascending. staged: the chunk's values, or null.
 template <bool kF16>
 __device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, const Elements& mine,
-                      const Shared& s, float (&o)[kMaxQueries]) {
+                      const Shared& s, const std::byte* staged, float (&o)[kMaxQueries]) {
 #pragma unroll
   for (int i = 0; i < kMaxQueries; ++i) o[i] = 0.0f;
   if (!mine.any) return;
@@ -171,8 +214,9 @@ __device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, 
 #pragma unroll 4
   for (uint32_t position = begin; position < end; ++position) {
     const int in_chunk = static_cast<int>(position - chunk), in_page = in_chunk & (page_size - 1);
-    const std::byte* values = head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
-    const int at = in_page * a.kv.head_dim + mine.d;
+    const std::byte* values =
+        staged != nullptr ? staged : head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
+    const int at = (staged != nullptr ? in_chunk : in_page) * a.kv.head_dim + mine.d;
     const float v =
         kF16 ? widen_f16(reinterpret_cast<const uint16_t*>(values)[at]) : reinterpret_cast<const float*>(values)[at];
 #pragma unroll
@@ -228,7 +272,9 @@ __device__ bool comes_last(const AttentionArgs& a, Shared& s) {
 
 template <bool kF16>
 __global__ void __launch_bounds__(kThreads) attention_kernel(const AttentionArgs a) {
+  wait_for_inputs();
   Shared& s = *reinterpret_cast<Shared*>(shared_memory());
+  auto* const staged = staged_bytes(a.kv) > 0 ? reinterpret_cast<uint4*>(shared_memory() + sizeof(Shared)) : nullptr;
   const Tile tile = make_tile(a);
   const Elements mine = elements(a.kv.head_dim);
   load_queries(a, tile, s);
@@ -248,7 +294,10 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(const AttentionArgs
     if (threadIdx.x < (static_cast<unsigned>(kChunk) >> a.kv.page_shift) && (page << a.kv.page_shift) < any.end)
       s.pages[threadIdx.x] = table[page];
     __syncthreads();
+    StagedValues values;
+    values.load(a, tile, chunk, any, s);
     score<kF16>(a, tile, chunk, any, s);
+    values.store(a, chunk, any, staged);
     __syncthreads();
     for (int q = warp_id(); q < tile.n_queries; q += n_warps()) {
       const Range range = seen(a, tile.position(q));
@@ -264,7 +313,7 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(const AttentionArgs
     }
     __syncthreads();
     float o[kMaxQueries];
-    weigh<kF16>(a, tile, chunk, any, mine, s, o);
+    weigh<kF16>(a, tile, chunk, any, mine, s, reinterpret_cast<const std::byte*>(staged), o);
 #pragma unroll
     for (int i = 0; i < kMaxQueries; ++i) {
       const int q = mine.first + i * mine.step;
@@ -290,11 +339,12 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(const AttentionArgs
 
 }  // namespace
 
-void attention(cudaStream_t stream, const AttentionArgs& a) {
+void attention(const KernelStream& stream, const AttentionArgs& a) {
   const int tiles_of_group = divide_up(a.kv.n_heads / a.kv.n_kv_heads, a.heads_per_tile);
   const dim3 grid(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles_of_group),
                   static_cast<unsigned>(a.n_splits));
-  launch(stream, {grid, kThreads, sizeof(Shared)}, a.kv.is_f16 ? attention_kernel<true> : attention_kernel<false>, a);
+  launch(stream, {grid, kThreads, sizeof(Shared) + static_cast<size_t>(staged_bytes(a.kv))},
+         a.kv.is_f16 ? attention_kernel<true> : attention_kernel<false>, a);
 }
 
 }  // namespace llorch::cuda

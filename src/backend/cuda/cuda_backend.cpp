@@ -23,6 +23,7 @@ class CudaBackend final : public Backend {
     int driver = 0;
     cuda::check(cudaDriverGetVersion(&driver), "the driver does not say its version");
     n_multiprocessors_ = properties.multiProcessorCount;
+    overlaps_kernels_ = properties.major >= 9;
     text_ = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name, device,
                         properties.major, properties.minor, version_text(driver));
   }
@@ -50,12 +51,13 @@ class CudaBackend final : public Backend {
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
     cuda::use_device(device_);
     return std::make_unique<cuda::CudaProgram>(plan, std::move(own), options,
-                                               cuda::Device{device_, n_multiprocessors_, text_});
+                                               cuda::Device{device_, n_multiprocessors_, overlaps_kernels_, text_});
   }
 
  private:
   const int device_;
   int n_multiprocessors_ = 1;
+  bool overlaps_kernels_ = false;
   std::string text_;
 };
 

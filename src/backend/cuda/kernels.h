@@ -23,6 +23,13 @@ inline constexpr int kHeadDimStep = 8;
 
 inline constexpr int32_t divide_up(int64_t n, int64_t by) { return static_cast<int32_t>((n + by - 1) / by); }
 
+// Where kernels go. overlaps: the device can begin a kernel while the one before it ends (launch.h).
+struct KernelStream {
+  cudaStream_t stream = nullptr;
+  bool overlaps = false;
+  int n_multiprocessors = 1;
+};
+
 // A weight matrix [rows, cols] in device memory; codes.h says how it lies there.
 struct MatrixView {
   uint4* units = nullptr;
@@ -41,7 +48,7 @@ struct RowLayout {
 RowLayout row_layout(DType dtype, int32_t cols);
 
 // raw: `n_groups` times 32 rows as they lie in a file (fewer at the matrix's end) -> groups from first_group on.
-void relayout(cudaStream_t stream, DType dtype, const std::byte* raw, const MatrixView& w, int32_t first_group,
+void relayout(const KernelStream& stream, DType dtype, const std::byte* raw, const MatrixView& w, int32_t first_group,
               int32_t n_groups);
 
 // A batch in device memory; its arrays are one block (batch_block.h).
@@ -58,7 +65,7 @@ struct BatchView {
 };
 
 // y[r] = row tokens[r] of w, times scale; y [n, w.cols]
-void embed(cudaStream_t stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
+void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
            float* y);
 
 // Rows that a Linear reads: slot rows as they are, or what a RmsNorm or GatedAct makes of them.
@@ -73,7 +80,7 @@ struct InputRows {
 };
 
 // Stores the prepared rows: the steps RmsNorm and GatedAct by themselves. y [n, cols]
-void prepare_rows(cudaStream_t stream, const InputRows& in, int32_t n, float* y);
+void prepare_rows(const KernelStream& stream, const InputRows& in, int32_t n, float* y);
 
 // Activations as int16 blocks of 32.
 struct PackedRows {
@@ -81,10 +88,10 @@ struct PackedRows {
   float* d = nullptr;       // [rows, cols / 32]
   int32_t* sums = nullptr;  // of a block's 32 integers, the same
 };
-void pack_rows(cudaStream_t stream, const InputRows& in, int32_t n, const PackedRows& out);
+void pack_rows(const KernelStream& stream, const InputRows& in, int32_t n, const PackedRows& out);
 
 // y = the rows of x that want logits. [n, width]
-void gather_rows(cudaStream_t stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y);
+void gather_rows(const KernelStream& stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y);
 
 inline constexpr int kMaxParts = 4;
 struct LinearPart {  // one of the stacked matrices
@@ -109,9 +116,9 @@ struct LinearArgs {
 // Blocks that a product is split into, for each multiprocessor, while it has too few groups.
 inline constexpr int kBlocksPerMultiprocessor = 2;
 
-void linear(cudaStream_t stream, DType dtype, LinearArgs args, int n_multiprocessors);
-void linear_of_floats(cudaStream_t stream, DType dtype, LinearArgs args, int n_multiprocessors);
-void linear_of_blocks(cudaStream_t stream, DType dtype, LinearArgs args, int n_multiprocessors);
+void linear(const KernelStream& stream, DType dtype, LinearArgs args);
+void linear_of_floats(const KernelStream& stream, DType dtype, LinearArgs args);
+void linear_of_blocks(const KernelStream& stream, DType dtype, LinearArgs args);
 
 // KV pages of one layer: [page][kv head]{ keys [head_dim / unit][page_size][unit], values [page_size][head_dim] }, with
 // units of 16 bytes, so that neighbouring lanes, which have neighbouring positions, read neighbouring units.
@@ -132,7 +139,7 @@ struct RopeArgs {
   KvView kv;
   BatchView batch;
 };
-void rope_append(cudaStream_t stream, const RopeArgs& args, int32_t n);
+void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n);
 
 struct AttentionArgs {
   const float* qkv = nullptr;
@@ -148,12 +155,12 @@ struct AttentionArgs {
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
 };
-void attention(cudaStream_t stream, const AttentionArgs& args);
+void attention(const KernelStream& stream, const AttentionArgs& args);
 
 // Benches. Reads `bytes` (a multiple of 1 MiB) with `unroll` loads of 16 bytes in flight (1, 4 or 8); a checksum of
 // each block goes to sink [blocks].
-void read_all(cudaStream_t stream, const uint4* data, size_t bytes, int unroll, int blocks, unsigned* sink);
+void read_all(const KernelStream& stream, const uint4* data, size_t bytes, int unroll, int blocks, unsigned* sink);
 // blocks * 256 threads, each 8 * iterations multiply-adds.
-void multiply_add(cudaStream_t stream, int iterations, int blocks, float* sink);
+void multiply_add(const KernelStream& stream, int iterations, int blocks, float* sink);
 
 }  // namespace llorch::cuda

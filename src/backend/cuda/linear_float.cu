@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const Line
   const Place place = find_place<kRows>(a);
   const MatrixView& w = place.part.w;
   constexpr int kN = Codes::kPerUnit;
-  const int stride = n_warps() * a.n_splits;
-  for (int first = static_cast<int>(blockIdx.z) * n_warps(); first < w.segments; first += stride) {
+  const int begin = static_cast<int>(blockIdx.z) * n_warps(), stride = n_warps() * a.n_splits;
+  for (int first = begin; first < w.segments; first += stride) {
     const int segment = first + warp_id(), k0 = segment * kSegment;
     const int n = segment >= w.segments ? 0 : w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
     const int n_units = n / kN;
@@ -45,7 +45,10 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const Line
     for (int i = 0; i < kAhead; ++i)
       if (i < n_units) ahead[i] = load_unit<kRows>(units + i * kGroup);
     // The weights are under way; now what they are multiplied with.
-    if (first == static_cast<int>(blockIdx.z) * n_warps()) find_inverses<kRows>(a, place, shared);
+    if (first == begin) {
+      wait_for_inputs();
+      find_inverses<kRows>(a, place, shared);
+    }
     for (int r = 0; r < kRows; ++r) {
       const int row = clamped_row(a, place.first_row + r);
       for (int i = lane_id(); i < n; i += kWarp) xs[r * kSegment + i] = prepared(a.x, row, k0 + i, shared.inverse[r]);
@@ -84,26 +87,26 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const Line
 }
 
 template <typename Codes, int kRows>
-void start(cudaStream_t stream, LinearArgs& a, int n_multiprocessors) {
+void start(const KernelStream& stream, LinearArgs& a) {
   constexpr size_t kBytesPerWarp = size_t{kRows} * kSegment * sizeof(float);
   constexpr int kMaxWarps = kRows < kMaxTileRows ? 8 : 4;  // 48 KB of shared memory
-  const Shape shape = cut_linear<kRows>(a, n_multiprocessors, kMaxWarps, kBytesPerWarp);
+  const Shape shape = cut_linear<kRows>(a, stream.n_multiprocessors, kMaxWarps, kBytesPerWarp);
   launch(stream, shape, linear_float_kernel<Codes, kRows>, a);
 }
 
 template <typename Codes>
-void choose_rows(cudaStream_t stream, LinearArgs& a, int n_multiprocessors) {
-  if (a.n_rows == 1) return start<Codes, 1>(stream, a, n_multiprocessors);
-  if (a.n_rows == 2) return start<Codes, 2>(stream, a, n_multiprocessors);
-  if (a.n_rows <= 4) return start<Codes, 4>(stream, a, n_multiprocessors);
-  start<Codes, kMaxTileRows>(stream, a, n_multiprocessors);
+void choose_rows(const KernelStream& stream, LinearArgs& a) {
+  if (a.n_rows == 1) return start<Codes, 1>(stream, a);
+  if (a.n_rows == 2) return start<Codes, 2>(stream, a);
+  if (a.n_rows <= 4) return start<Codes, 4>(stream, a);
+  start<Codes, kMaxTileRows>(stream, a);
 }
 
 }  // namespace
 
-void linear_of_floats(cudaStream_t stream, DType dtype, LinearArgs args, int n_multiprocessors) {
+void linear_of_floats(const KernelStream& stream, DType dtype, LinearArgs args) {
   with_codes(dtype, [&](auto codes) {
-    if constexpr (!kIsQuantized<decltype(codes)>) choose_rows<decltype(codes)>(stream, args, n_multiprocessors);
+    if constexpr (!kIsQuantized<decltype(codes)>) choose_rows<decltype(codes)>(stream, args);
   });
 }
 

@@ -68,8 +68,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
   auto* xs = reinterpret_cast<PackedSegment*>(shared_memory() + sizeof(LinearShared<kRows>)) + warp_id() * kRows;
   const Place place = find_place<kRows>(a);
   const MatrixView& w = place.part.w;
-  const int stride = n_warps() * a.n_splits;
-  for (int first = static_cast<int>(blockIdx.z) * n_warps(); first < w.segments; first += stride) {
+  const int begin = static_cast<int>(blockIdx.z) * n_warps(), stride = n_warps() * a.n_splits;
+  for (int first = begin; first < w.segments; first += stride) {
     const int segment = first + warp_id(), k0 = segment * kSegment;
     const int n = segment >= w.segments ? 0 : w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
     const int n_blocks = n / kQuantBlock;
@@ -90,8 +90,10 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
       if constexpr (Codes::Block::kHasMinimum)
         minimums = load_unit<kRows>(reinterpret_cast<const uint4*>(w.minimums) + at);
     }
-    if (a.packed.q == nullptr && first == static_cast<int>(blockIdx.z) * n_warps())
-      find_inverses<kRows>(a, place, shared);
+    if (first == begin) {
+      wait_for_inputs();
+      if (a.packed.q == nullptr) find_inverses<kRows>(a, place, shared);
+    }
     stage<kRows>(a, place, k0, n, shared.inverse, xs);
     float acc[kRows];
 #pragma unroll
@@ -119,30 +121,29 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
 }
 
 template <typename Codes, int kRows>
-void start(cudaStream_t stream, LinearArgs& a, int n_multiprocessors) {
-  const Shape shape = cut_linear<kRows>(a, n_multiprocessors, 8, sizeof(PackedSegment) * kRows);
+void start(const KernelStream& stream, LinearArgs& a) {
+  const Shape shape = cut_linear<kRows>(a, stream.n_multiprocessors, 8, sizeof(PackedSegment) * kRows);
   launch(stream, shape, linear_quantized_kernel<Codes, kRows>, a);
 }
 
 template <typename Codes>
-void choose_rows(cudaStream_t stream, LinearArgs& a, int n_multiprocessors) {
-  if (a.n_rows == 1) return start<Codes, 1>(stream, a, n_multiprocessors);
-  if (a.n_rows == 2) return start<Codes, 2>(stream, a, n_multiprocessors);
-  if (a.n_rows <= 4) return start<Codes, 4>(stream, a, n_multiprocessors);
-  start<Codes, kMaxTileRows>(stream, a, n_multiprocessors);
+void choose_rows(const KernelStream& stream, LinearArgs& a) {
+  if (a.n_rows == 1) return start<Codes, 1>(stream, a);
+  if (a.n_rows == 2) return start<Codes, 2>(stream, a);
+  if (a.n_rows <= 4) return start<Codes, 4>(stream, a);
+  start<Codes, kMaxTileRows>(stream, a);
 }
 
 }  // namespace
 
-void linear_of_blocks(cudaStream_t stream, DType dtype, LinearArgs args, int n_multiprocessors) {
+void linear_of_blocks(const KernelStream& stream, DType dtype, LinearArgs args) {
   with_codes(dtype, [&](auto codes) {
-    if constexpr (kIsQuantized<decltype(codes)>) choose_rows<decltype(codes)>(stream, args, n_multiprocessors);
+    if constexpr (kIsQuantized<decltype(codes)>) choose_rows<decltype(codes)>(stream, args);
   });
 }
 
-void linear(cudaStream_t stream, DType dtype, LinearArgs args, int n_multiprocessors) {
-  return is_quantized(dtype) ? linear_of_blocks(stream, dtype, args, n_multiprocessors)
-                             : linear_of_floats(stream, dtype, args, n_multiprocessors);
+void linear(const KernelStream& stream, DType dtype, LinearArgs args) {
+  return is_quantized(dtype) ? linear_of_blocks(stream, dtype, args) : linear_of_floats(stream, dtype, args);
 }
 
 }  // namespace llorch::cuda

@@ -28,6 +28,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       options_(options),
       weights_(std::move(weights)),
       device_(std::move(device)),
+      kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
       heads_per_tile_(choose_heads_per_tile(plan_)),
       slots_(plan_, options_),
       batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_)),

@@ -18,6 +18,7 @@ namespace llorch::cuda {
 struct Device {
   int index = 0;
   int n_multiprocessors = 1;
+  bool overlaps_kernels = false;
   std::string text;  // for messages
 };
 
@@ -72,6 +73,7 @@ class CudaProgram final : public Program {
   const std::shared_ptr<const CudaWeights> weights_;
   const Device device_;
   const Stream stream_;
+  const KernelStream kernels_;  // stream_
   const uint32_t heads_per_tile_;
   DeviceSlots slots_;
   BatchBlock batch_;

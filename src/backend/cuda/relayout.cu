@@ -86,6 +86,7 @@ __device__ float element(const MatrixView& w, int row, int col) {
 
 template <typename Codes>
 __global__ void embed_rows(MatrixView w, const int32_t* tokens, float scale, float* y) {
+  wait_for_inputs();
   const int row = tokens[blockIdx.x];
   for (int k = static_cast<int>(threadIdx.x); k < w.cols; k += static_cast<int>(blockDim.x))
     y[size_t{blockIdx.x} * w.cols + k] = __fmul_rn(element<Codes>(w, row, k), scale);
@@ -108,7 +109,7 @@ RowLayout row_layout(DType dtype, int32_t cols) {
   return layout;
 }
 
-void relayout(cudaStream_t stream, DType dtype, const std::byte* raw, const MatrixView& w, int32_t first_group,
+void relayout(const KernelStream& stream, DType dtype, const std::byte* raw, const MatrixView& w, int32_t first_group,
               int32_t n_groups) {
   const auto shape = [](int64_t n) { return Shape{dim3(static_cast<unsigned>(divide_up(n, kThreads))), kThreads}; };
   with_codes(dtype, [&](auto codes) {
@@ -125,7 +126,7 @@ void relayout(cudaStream_t stream, DType dtype, const std::byte* raw, const Matr
   });
 }
 
-void embed(cudaStream_t stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
+void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
            float* y) {
   with_codes(dtype, [&](auto codes) {
     launch(stream, {dim3(static_cast<unsigned>(n)), kThreads}, embed_rows<decltype(codes)>, w, tokens, scale, y);

@@ -39,13 +39,13 @@ Roof measure_roof(int n_multiprocessors) {
   for (const int unroll : {1, 4, 8})
     for (const int blocks_each : {4, 8, 16, 32}) {
       const double s = best_seconds(stream, [&] {
-        read_all(stream.get(), data.data(), bytes, unroll, n_multiprocessors * blocks_each, sink.data());
+        read_all({stream.get()}, data.data(), bytes, unroll, n_multiprocessors * blocks_each, sink.data());
       });
       roof.read_bytes_per_s = std::max(roof.read_bytes_per_s, static_cast<double>(bytes) / s);
     }
   constexpr int kIterations = 20'000, kBlocksEach = 8, kThreads = 256, kChains = 8;
   const double s = best_seconds(stream, [&] {
-    multiply_add(stream.get(), kIterations, n_multiprocessors * kBlocksEach, reinterpret_cast<float*>(sink.data()));
+    multiply_add({stream.get()}, kIterations, n_multiprocessors * kBlocksEach, reinterpret_cast<float*>(sink.data()));
   });
   roof.flops_per_s = 2.0 * kIterations * kChains * kThreads * kBlocksEach * n_multiprocessors / s;
   return roof;

@@ -40,12 +40,12 @@ __global__ void __launch_bounds__(kThreads) fma_kernel(int iterations, float* si
 
 }  // namespace
 
-void read_all(cudaStream_t stream, const uint4* data, size_t bytes, int unroll, int blocks, unsigned* sink) {
+void read_all(const KernelStream& stream, const uint4* data, size_t bytes, int unroll, int blocks, unsigned* sink) {
   const auto kernel = unroll >= 8 ? read_kernel<8> : unroll >= 4 ? read_kernel<4> : read_kernel<1>;
   launch(stream, {dim3(static_cast<unsigned>(blocks)), kThreads}, kernel, data, bytes / sizeof(uint4), sink);
 }
 
-void multiply_add(cudaStream_t stream, int iterations, int blocks, float* sink) {
+void multiply_add(const KernelStream& stream, int iterations, int blocks, float* sink) {
   launch(stream, {dim3(static_cast<unsigned>(blocks)), kThreads}, fma_kernel, iterations, sink);
 }
 

@@ -21,6 +21,7 @@ __device__ float block_inverse(const InputRows& in, int row) {
 }
 
 __global__ void __launch_bounds__(kThreads) prepare_kernel(InputRows in, float* y) {
+  wait_for_inputs();
   const int row = static_cast<int>(blockIdx.x);
   const float inverse = block_inverse(in, row);
   for (int k = static_cast<int>(threadIdx.x); k < in.cols; k += static_cast<int>(blockDim.x))
@@ -28,6 +29,7 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(InputRows in, float* 
 }
 
 __global__ void __launch_bounds__(kThreads) pack_kernel(InputRows in, PackedRows out) {
+  wait_for_inputs();
   const int row = static_cast<int>(blockIdx.x);
   const float inverse = block_inverse(in, row);
   const int n_blocks = in.cols / kQuantBlock;
@@ -44,6 +46,7 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(InputRows in, PackedRows
 }
 
 __global__ void gather_kernel(const float* x, const uint32_t* rows, int32_t width, float* y) {
+  wait_for_inputs();
   const float* from = x + size_t{rows[blockIdx.x]} * width;
   for (int k = static_cast<int>(threadIdx.x); k < width; k += static_cast<int>(blockDim.x))
     y[size_t{blockIdx.x} * width + k] = from[k];
@@ -66,6 +69,7 @@ __device__ void store_value(const RopeArgs& a, std::byte* values, int in_page, i
 }
 
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeArgs a) {
+  wait_for_inputs();
   const int row = static_cast<int>(blockIdx.x), head_dim = a.kv.head_dim, half = head_dim / 2;
   const uint32_t position = a.batch.positions[row];
   const uint32_t page = a.batch.pages[a.batch.tables[row] + (position >> a.kv.page_shift)];
@@ -99,16 +103,16 @@ Shape one_block_a_row(int32_t n) { return {dim3(static_cast<unsigned>(n)), kThre
 
 }  // namespace
 
-void prepare_rows(cudaStream_t stream, const InputRows& in, int32_t n, float* y) {
+void prepare_rows(const KernelStream& stream, const InputRows& in, int32_t n, float* y) {
   launch(stream, one_block_a_row(n), prepare_kernel, in, y);
 }
-void pack_rows(cudaStream_t stream, const InputRows& in, int32_t n, const PackedRows& out) {
+void pack_rows(const KernelStream& stream, const InputRows& in, int32_t n, const PackedRows& out) {
   launch(stream, one_block_a_row(n), pack_kernel, in, out);
 }
-void gather_rows(cudaStream_t stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y) {
+void gather_rows(const KernelStream& stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y) {
   launch(stream, one_block_a_row(n), gather_kernel, x, rows, width, y);
 }
-void rope_append(cudaStream_t stream, const RopeArgs& args, int32_t n) {
+void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n) {
   launch(stream, one_block_a_row(n), rope_append_kernel, args);
 }
 

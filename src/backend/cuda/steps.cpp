@@ -18,7 +18,7 @@ constexpr uint32_t kBlocksPerMultiprocessorOfAttention = 2, kMaxSplits = 32;
 
 void CudaProgram::enqueue(const Stage& stage, const Embed& op) {
   const CudaWeights::Matrix& table = weights_->matrix(op.table);
-  embed(stream_.get(), table.dtype, table.view, batch_.view().tokens, static_cast<int32_t>(rows_of(stage)), op.scale,
+  embed(kernels_, table.dtype, table.view, batch_.view().tokens, static_cast<int32_t>(rows_of(stage)), op.scale,
         slots_.data(op.y));
 }
 
@@ -39,15 +39,15 @@ InputRows CudaProgram::input_of(const Op& op) {
 }
 
 void CudaProgram::enqueue(const Stage& stage, const RmsNorm& op) {
-  prepare_rows(stream_.get(), input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
+  prepare_rows(kernels_, input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
 }
 
 void CudaProgram::enqueue(const Stage& stage, const GatedAct& op) {
-  prepare_rows(stream_.get(), input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
+  prepare_rows(kernels_, input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
 }
 
 void CudaProgram::enqueue(const Stage& stage, const GatherRows& op) {
-  gather_rows(stream_.get(), slots_.data(op.x), batch_.view().logit_rows, static_cast<int32_t>(rows_of(stage)),
+  gather_rows(kernels_, slots_.data(op.x), batch_.view().logit_rows, static_cast<int32_t>(rows_of(stage)),
               static_cast<int32_t>(width(op.x)), slots_.data(op.y));
 }
 
@@ -61,9 +61,9 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   const bool prepares = rows_of(stage) > kFusedRows;
   InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
   const bool packs = prepares && uses(op, true);
-  if (packs) pack_rows(stream_.get(), in, rows, packed_);
+  if (packs) pack_rows(kernels_, in, rows, packed_);
   if (prepares && uses(op, false) && in.prepare != Prepare::kNone) {
-    prepare_rows(stream_.get(), in, rows, slots_.data(op.x));  // as if it were not fused
+    prepare_rows(kernels_, in, rows, slots_.data(op.x));  // as if it were not fused
     in = input_of(op);
   }
   int32_t column = 0;
@@ -85,7 +85,7 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
     args.accumulate = op.accumulate;
     args.partial = linear_partial_.data();
     args.arrivals = linear_arrivals_.data();
-    linear(stream_.get(), dtype, args, device_.n_multiprocessors);
+    linear(kernels_, dtype, args);
   }
 }
 
@@ -110,7 +110,7 @@ uint32_t CudaProgram::kv_tiles() const {
 
 void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
   const RopeArgs args = {slots_.data(op.qkv), cos_.data(), sin_.data(), op.pairs, kv_view(op.layer), batch_.view()};
-  rope_append(stream_.get(), args, static_cast<int32_t>(rows_of(stage)));
+  rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
 }
 
 void CudaProgram::enqueue(const Stage&, const Attention& op) {
@@ -132,7 +132,7 @@ void CudaProgram::enqueue(const Stage&, const Attention& op) {
     args.n_splits = static_cast<int32_t>(
         std::clamp<uint32_t>(wanted, 1, std::min(kMaxSplits, static_cast<uint32_t>(args.max_chunks))));
   }
-  attention(stream_.get(), args);
+  attention(kernels_, args);
 }
 
 }  // namespace llorch::cuda

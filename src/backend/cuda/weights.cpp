@@ -74,7 +74,7 @@ void send_matrix(Stages& stages, const Tensor& in, const Weight& weight, const C
     const size_t n = std::min(groups_at_once, n_groups - g);
     const size_t begin = g * per_group;
     stages.send(in.bytes.subspan(begin, std::min(n * per_group, in.bytes.size() - begin)), [&](const std::byte* raw) {
-      relayout(stages.stream().get(), m.dtype, raw, m.view, static_cast<int32_t>(g), static_cast<int32_t>(n));
+      relayout({stages.stream().get()}, m.dtype, raw, m.view, static_cast<int32_t>(g), static_cast<int32_t>(n));
     });
   }
 }
@@ -140,7 +140,7 @@ void CudaWeights::read_row(WeightId id, int64_t row, float* out) const {
   DeviceArray<int32_t> tokens(kActivationMemory, 1);
   DeviceArray<float> values(kActivationMemory, static_cast<size_t>(m.view.cols));
   stream.to_device(tokens.data(), &token, 1);
-  embed(stream.get(), m.dtype, m.view, tokens.data(), 1, 1.0f, values.data());
+  embed({stream.get()}, m.dtype, m.view, tokens.data(), 1, 1.0f, values.data());
   stream.to_host(out, values.data(), values.size());
   stream.synchronize();
 }

@@ -82,7 +82,7 @@ TEST(Commands, InspectAndPlanPrintTheModel) {
 
 TEST(Commands, MistakesOfTheCallerExitWithTwoAndOneLine) {
   for (const char* arguments :
-       {"", "nothing", "serve --port 99999", "serve --backend tpu", "serve --backend cuda", "serve --device 3",
+       {"", "nothing", "serve --port 99999", "serve --backend tpu", "serve --backend cuda --device 99", "serve --device 99",
         "serve --numerics fast", "serve --host nowhere", "serve --log-level loud", "serve --model /nowhere",
         "inspect /nowhere", "plan /nowhere", "run /nowhere --prompt x"}) {
     const Result result = llorch(arguments);

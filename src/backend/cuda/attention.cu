@@ -2,11 +2,15 @@
 // heads of its group, and rows of one sequence. Scores: a thread is a position. Softmax: a warp is a query. Values: a
 // thread is an element of the output.
 //
+// In decodes the block also rotates its queries, and the one that has the row's own position rotates and appends its
+// key and value: one kernel less to wait for.
+//
 // Where the tiles alone cannot fill the device, several blocks share a tile: each leaves the sums of its chunks, and
 // the block that comes last merges them left to right.
 #include "backend/cuda/device_code.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
+#include "backend/cuda/rope.h"
 #include "base/exp.h"
 
 namespace llorch::cuda {
@@ -69,11 +73,22 @@ __device__ Tile make_tile(const AttentionArgs& a) {
           kv_head,        a.batch.positions[rows.first_row]};
 }
 
+__device__ const float* qkv_row(const AttentionArgs& a, uint32_t row) {
+  return a.qkv + size_t{row} * static_cast<size_t>((a.kv.n_heads + 2 * a.kv.n_kv_heads) * a.kv.head_dim);
+}
+
 __device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared& s) {
-  const size_t width = size_t(a.kv.n_heads + 2 * a.kv.n_kv_heads) * a.kv.head_dim;
+  const int half = a.kv.head_dim / 2;
+  const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
   for (int q = warp_id(); q < tile.n_queries; q += n_warps()) {
-    const float* from = a.qkv + size_t{tile.row(q)} * width + size_t(tile.head(q)) * a.kv.head_dim;
-    for (int d = lane_id(); d < a.kv.head_dim; d += kWarp) s.q[q][d] = from[d];
+    const float* from = qkv_row(a, tile.row(q)) + tile.head(q) * a.kv.head_dim;
+    for (int i = lane_id(); i < half; i += kWarp) {
+      const Pair d = pair_of(a.pairs, half, i);
+      float first = from[d.first], second = from[d.second];
+      if (a.cos != nullptr) rotate(first, second, a.cos[angle + i], a.sin[angle + i]);
+      s.q[q][d.first] = first;
+      s.q[q][d.second] = second;
+    }
   }
 }
 
@@ -94,6 +109,25 @@ __device__ void widen_unit(const uint4& u, float (&k)[kF16 ? 8 : 4]) {
 
 __device__ const std::byte* head_in_page(const AttentionArgs& a, const Tile& tile, uint32_t page) {
   return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(tile.kv_head) * 2 * a.kv.half_bytes;
+}
+
+// RopeAppend of the tile's one row and its KV head. The block's threads see it behind the next barrier.
+__device__ void append(const AttentionArgs& a, const Tile& tile, const Shared& s) {
+  const int head_dim = a.kv.head_dim, half = head_dim / 2, t = static_cast<int>(threadIdx.x);
+  const int in_chunk = static_cast<int>(tile.first_position % kChunk);
+  const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
+  auto* keys = const_cast<std::byte*>(head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]));
+  const float* key = qkv_row(a, tile.first_row) + (a.kv.n_heads + tile.kv_head) * head_dim;
+  const float* value = key + a.kv.n_kv_heads * head_dim;
+  const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
+  if (t < half) {
+    const Pair d = pair_of(a.pairs, half, t);
+    float first = key[d.first], second = key[d.second];
+    rotate(first, second, a.cos[angle + t], a.sin[angle + t]);
+    store_key(a.kv, keys, in_page, d.first, first);
+    store_key(a.kv, keys, in_page, d.second, second);
+  }
+  if (t < head_dim) store_value(a.kv, keys + a.kv.half_bytes, in_page, t, value[t]);
 }
 
 // s.p[query][position of the chunk] = score, for all positions that any query sees.
@@ -294,6 +328,10 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(const AttentionArgs
     if (threadIdx.x < (static_cast<unsigned>(kChunk) >> a.kv.page_shift) && (page << a.kv.page_shift) < any.end)
       s.pages[threadIdx.x] = table[page];
     __syncthreads();
+    if (a.cos != nullptr && c + 1 == end_chunk) {
+      append(a, tile, s);
+      __syncthreads();
+    }
     StagedValues values;
     values.load(a, tile, chunk, any, s);
     score<kF16>(a, tile, chunk, any, s);

@@ -25,7 +25,7 @@ void BatchBlock::fill(const Batch& batch) {
   logit_rows_ = static_cast<uint32_t>(batch.logit_rows.size());
   tiles_ = 0;
   for (const Batch::Sequence& s : batch.sequences) tiles_ += static_cast<uint32_t>(divide_up(s.n_rows, rows_per_tile_));
-  is_decode_ = batch.sequences.size() == rows_ && logit_rows_ == rows_;
+  is_one_row_each_ = batch.sequences.size() == rows_;
   uint32_t* const tokens = host_.data();
   uint32_t* const positions = tokens + rows_;
   uint32_t* const tables = positions + rows_;

@@ -24,8 +24,10 @@ class BatchBlock {
   uint32_t tiles() const { return tiles_; }
   BatchView view() const;
 
+  bool is_one_row_each() const { return is_one_row_each_; }
+
   // Each sequence has one row, and wants its logits.
-  bool is_decode() const { return is_decode_; }
+  bool is_decode() const { return is_one_row_each_ && logit_rows_ == rows_; }
 
   size_t bytes() const { return device_.bytes(); }
 
@@ -35,7 +37,7 @@ class BatchBlock {
   DeviceArray<uint32_t> device_;
   uint32_t rows_ = 0, logit_rows_ = 0, tiles_ = 0;
   size_t words_ = 0;
-  bool is_decode_ = false;
+  bool is_one_row_each_ = false;
 };
 
 }  // namespace llorch::cuda

@@ -154,6 +154,10 @@ struct AttentionArgs {
   float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][kMaxQueries][head_dim + 2]
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
+  // Where a tile has one row and all heads of a group: attention does RopeAppend too, if these are given (as RopeArgs).
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  RopePairs pairs = RopePairs::kInterleaved;
 };
 void attention(const KernelStream& stream, const AttentionArgs& args);
 

@@ -81,7 +81,8 @@ void CudaProgram::allocate_scratch() {
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
-// A RmsNorm or GatedAct joins the Linear behind it when that alone reads its output and it is not shown.
+// A RmsNorm or GatedAct joins the Linear behind it, and RopeAppend its Attention, when that alone reads its output and
+// it is not shown.
 std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) const {
   std::vector<Stage> stages;
   const std::vector<Step>& steps = plan_.steps;
@@ -93,16 +94,21 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
     }
     return false;
   };
+  // The next step must not overwrite what feeds the first: blocks read that at different times.
+  const auto joins = [&](const Op& op, const Op& next) {
+    if (const auto* rope = std::get_if<RopeAppend>(&op)) {
+      const auto* attention = std::get_if<Attention>(&next);
+      return attention != nullptr && attention->qkv == rope->qkv && attention->layer == rope->layer;
+    }
+    if (!std::holds_alternative<RmsNorm>(op) && !std::holds_alternative<GatedAct>(op)) return false;
+    const auto* linear = std::get_if<Linear>(&next);
+    return linear != nullptr && linear->x == output_slot(op) && linear->y != *input_slot(op);
+  };
   for (size_t i = 0; i < steps.size(); ++i) {
     const Op* prepare = nullptr;
-    const bool joins = std::holds_alternative<RmsNorm>(steps[i].op) || std::holds_alternative<GatedAct>(steps[i].op);
-    if (joins && i + 1 < steps.size() && !shown[i]) {
-      const auto* next = std::get_if<Linear>(&steps[i + 1].op);
-      const SlotId out = output_slot(steps[i].op);
-      // The Linear must not overwrite what feeds it: blocks read that at different times.
-      const bool fits = next != nullptr && next->x == out && next->y != *input_slot(steps[i].op);
-      if (fits && !reads_later(i + 2, out)) prepare = &steps[i++].op;
-    }
+    if (i + 1 < steps.size() && !shown[i] && joins(steps[i].op, steps[i + 1].op) &&
+        !reads_later(i + 2, output_slot(steps[i].op)))
+      prepare = &steps[i++].op;
     stages.push_back({i, gathered[i], prepare, shown[i]});
   }
   return stages;

@@ -1,6 +1,7 @@
 // A plan compiled for a CUDA device: a list of stages whose kernels go into one stream.
 //
-// A stage is one step, or a Linear together with the RMSNorm or gated activation that feeds it. Decodes of few
+// A stage is one step, or a Linear together with the RMSNorm or gated activation that feeds it, or RopeAppend with its
+// Attention. Decodes of few
 // sequences are recorded, all stages as one graph for each number of rows; what differs between two of them is the
 // batch alone (batch_block.h).
 #pragma once
@@ -38,8 +39,9 @@ class CudaProgram final : public Program {
  private:
   struct Stage {
     size_t step;
-    bool gathered = false;        // sees only the rows that want logits
-    const Op* prepare = nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input
+    bool gathered = false;  // sees only the rows that want logits
+    const Op* prepare =
+        nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input; RopeAppend before Attention
     bool shown = false;
   };
 
@@ -63,6 +65,7 @@ class CudaProgram final : public Program {
   InputRows input_of(const Op& op);
   bool uses(const Linear& op, bool quantized) const;
   KvView kv_view(uint32_t layer);
+  bool rotates(const Stage& stage) const;
   uint32_t kv_tiles() const;  // of one row: KV heads, times the tiles of a head's group
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }

@@ -2,6 +2,7 @@
 // block a row.
 #include "backend/cuda/launch.h"
 #include "backend/cuda/prepare.h"
+#include "backend/cuda/rope.h"
 
 namespace llorch::cuda {
 namespace {
@@ -52,22 +53,6 @@ __global__ void gather_kernel(const float* x, const uint32_t* rows, int32_t widt
     y[size_t{blockIdx.x} * width + k] = from[k];
 }
 
-__device__ void store_key(const RopeArgs& a, std::byte* keys, int in_page, int d, float value) {
-  const int page_size = 1 << a.kv.page_shift;
-  if (a.kv.is_f16)
-    reinterpret_cast<uint16_t*>(keys)[(d / 8 * page_size + in_page) * 8 + d % 8] = f32_to_f16_saturate(value);
-  else
-    reinterpret_cast<float*>(keys)[(d / 4 * page_size + in_page) * 4 + d % 4] = value;
-}
-
-__device__ void store_value(const RopeArgs& a, std::byte* values, int in_page, int d, float value) {
-  const int at = in_page * a.kv.head_dim + d;
-  if (a.kv.is_f16)
-    reinterpret_cast<uint16_t*>(values)[at] = f32_to_f16_saturate(value);
-  else
-    reinterpret_cast<float*>(values)[at] = value;
-}
-
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeArgs a) {
   wait_for_inputs();
   const int row = static_cast<int>(blockIdx.x), head_dim = a.kv.head_dim, half = head_dim / 2;
@@ -81,22 +66,21 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeArgs a) {
   const int n_rotated = a.kv.n_heads + a.kv.n_kv_heads;
   for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
     const int head = i / half, pair = i % half;
-    const bool interleaved = a.pairs == RopePairs::kInterleaved;
-    const int d0 = interleaved ? 2 * pair : pair, d1 = interleaved ? d0 + 1 : d0 + half;
+    const Pair d = pair_of(a.pairs, half, pair);
     float* x = qkv + size_t(head) * head_dim;
-    const float v0 = x[d0], v1 = x[d1];
-    const float r0 = __fmaf_rn(v0, cos[pair], -__fmul_rn(v1, sin[pair]));
-    const float r1 = __fmaf_rn(v0, sin[pair], __fmul_rn(v1, cos[pair]));
-    x[d0] = r0;
-    x[d1] = r1;
+    float first = x[d.first], second = x[d.second];
+    rotate(first, second, cos[pair], sin[pair]);
+    x[d.first] = first;
+    x[d.second] = second;
     if (head < a.kv.n_heads) continue;
     std::byte* keys = heads + size_t(head - a.kv.n_heads) * 2 * a.kv.half_bytes;
-    store_key(a, keys, in_page, d0, r0);
-    store_key(a, keys, in_page, d1, r1);
+    store_key(a.kv, keys, in_page, d.first, first);
+    store_key(a.kv, keys, in_page, d.second, second);
   }
   const float* v = qkv + size_t(n_rotated) * head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < a.kv.n_kv_heads * head_dim; i += static_cast<int>(blockDim.x))
-    store_value(a, heads + size_t(i / head_dim) * 2 * a.kv.half_bytes + a.kv.half_bytes, in_page, i % head_dim, v[i]);
+    store_value(a.kv, heads + size_t(i / head_dim) * 2 * a.kv.half_bytes + a.kv.half_bytes, in_page, i % head_dim,
+                v[i]);
 }
 
 Shape one_block_a_row(int32_t n) { return {dim3(static_cast<unsigned>(n)), kThreads, sizeof(float)}; }

@@ -113,7 +113,13 @@ void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
   rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
 }
 
-void CudaProgram::enqueue(const Stage&, const Attention& op) {
+// Whether attention's blocks do the fused RopeAppend: each has a row's whole group of heads.
+bool CudaProgram::rotates(const Stage& stage) const {
+  return stage.prepare != nullptr && batch_.is_one_row_each() && kv_tiles() == plan_.heads.n_kv_heads;
+}
+
+void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
+  if (stage.prepare != nullptr && !rotates(stage)) enqueue(stage, std::get<RopeAppend>(*stage.prepare));
   AttentionArgs args;
   args.qkv = slots_.data(op.qkv);
   args.y = slots_.data(op.y);
@@ -126,6 +132,11 @@ void CudaProgram::enqueue(const Stage&, const Attention& op) {
   args.partial = attention_partial_.data();
   args.max_chunks = divide_up(plan_.context(), kChunk);
   args.arrivals = attention_arrivals_.data();
+  if (rotates(stage)) {
+    args.cos = cos_.data();
+    args.sin = sin_.data();
+    args.pairs = std::get<RopeAppend>(*stage.prepare).pairs;
+  }
   if (batch_.tiles() <= max_split_tiles_) {
     const uint32_t wanted = kBlocksPerMultiprocessorOfAttention * static_cast<uint32_t>(device_.n_multiprocessors) /
                             (batch_.tiles() * kv_tiles());

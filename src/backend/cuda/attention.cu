@@ -305,7 +305,7 @@ __device__ bool comes_last(const AttentionArgs& a, Shared& s) {
 }
 
 template <bool kF16>
-__global__ void __launch_bounds__(kThreads) attention_kernel(const AttentionArgs a) {
+__global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionArgs a) {
   wait_for_inputs();
   Shared& s = *reinterpret_cast<Shared*>(shared_memory());
   auto* const staged = staged_bytes(a.kv) > 0 ? reinterpret_cast<uint4*>(shared_memory() + sizeof(Shared)) : nullptr;

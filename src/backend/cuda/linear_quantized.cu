@@ -63,7 +63,7 @@ __device__ float f16_at(const uint4& eight, int i) {
 }
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads, 2) linear_quantized_kernel(const LinearArgs a) {
   auto& shared = *reinterpret_cast<LinearShared<kRows>*>(shared_memory());
   auto* xs = reinterpret_cast<PackedSegment*>(shared_memory() + sizeof(LinearShared<kRows>)) + warp_id() * kRows;
   const Place place = find_place<kRows>(a);

@@ -12,23 +12,22 @@
 namespace llorch {
 namespace {
 
-// The best one that is there. A device other than 0 is one that only cuda can have.
-std::string best_backend([[maybe_unused]] const LoadOptions& options) {
+// Why cuda cannot be used; empty if it can.
+std::string why_no_cuda([[maybe_unused]] int device) {
 #ifdef LLORCH_HAS_CUDA
-  if (options.isa.empty() && (options.device != 0 || !cuda_is_missing({options.device}))) return "cuda";
+  return cuda_is_missing({device}).value_or("");
+#else
+  return "this llorch was built without it (LLORCH_CUDA was OFF, or nvcc not found)";
 #endif
-  return "cpu";
 }
 
-std::unique_ptr<Backend> make_cuda([[maybe_unused]] const LoadOptions& options) {
+std::unique_ptr<Backend> make_cuda(int device) {
+  if (const std::string why = why_no_cuda(device); !why.empty())
+    throw InputError(fmt::format("--backend cuda --device {}: {}", device, why));
 #ifdef LLORCH_HAS_CUDA
-  if (const auto missing = cuda_is_missing({options.device}))
-    throw InputError("--backend cuda: " + *missing);
-  return make_cuda_backend({options.device});
+  return make_cuda_backend({device});
 #else
-  throw InputError(
-      "--backend cuda: this llorch was built without it (LLORCH_CUDA was OFF, or nvcc not found); it has cpu and "
-      "reference");
+  return nullptr;
 #endif
 }
 
@@ -47,15 +46,17 @@ void add_backend_options(CLI::App& command, LoadOptions& options) {
 }
 
 std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
-  const std::string name = options.backend.empty() ? best_backend(options) : options.backend;
+  std::string name = options.backend;
+  if (name.empty()) name = options.isa.empty() && why_no_cuda(options.device).empty() ? "cuda" : "cpu";
   if (options.numerics == "fast")
     throw InputError("--numerics fast: the tensor-core kernels do not exist yet; every backend has exact");
   if (!options.isa.empty() && name != "cpu")
     throw InputError(fmt::format("--isa {}: it belongs to the backend cpu, not {}", options.isa, name));
-  if (name == "cuda") return make_cuda(options);
+  if (name == "cuda") return make_cuda(options.device);
   if (name == "metal") throw InputError("--backend metal: it does not exist yet; there are cpu, cuda and reference");
   if (options.device != 0)
-    throw InputError(fmt::format("--device {}: the backend {} has device 0 only", options.device, name));
+    throw InputError(fmt::format("--device {}: the backend {} has device 0 only{}", options.device, name,
+                                 options.backend.empty() ? "; cuda: " + why_no_cuda(options.device) : ""));
   if (name == "cpu") return make_cpu_backend({options.threads, options.isa});
   return make_reference_backend();
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -148,6 +149,9 @@ class Executor {
 
  private:
   void reset_fibers() {
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stacks_, kMaxThreads * kStackBytes);  // frames that were left, or another thread's
+#endif
     for (Fiber& f : fibers_) f.context.prepare(f.stack, kStackBytes, [] { current().fiber_main(); });
   }
 
@@ -231,7 +235,7 @@ class Executor {
 #endif
   }
 
-  [[noreturn]] void fiber_main() {
+  void fiber_main() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack_, &scheduler_stack_bytes_);
 #endif

@@ -9,11 +9,18 @@ endif()
 add_library(llorch_flags INTERFACE)
 target_include_directories(llorch_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # One arithmetic (docs/numerics.md): the compiler may not fuse, reorder or flush.
-target_compile_options(llorch_flags INTERFACE -ffp-contract=off -fno-fast-math -Wall -Wextra -Wpedantic -Wshadow
-                                              -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Wswitch)
+set(cxx_options -ffp-contract=off -fno-fast-math -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+                -Wnon-virtual-dtor -Wswitch)
+# nvcc's own defaults beside -fmad keep subnormals, divisions and roots as IEEE has them; they are said all the same.
+# What it generates for the host is not -Wpedantic. std::bit_cast on a device needs the constexpr flag.
+set(cuda_options -fmad=false -ftz=false -prec-div=true -prec-sqrt=true --expt-relaxed-constexpr
+                 -Xcompiler=-ffp-contract=off,-fno-fast-math,-Wall,-Wextra,-Wshadow,-Wswitch)
 if(LLORCH_WERROR)
-  target_compile_options(llorch_flags INTERFACE -Werror)
+  list(APPEND cxx_options -Werror)
+  list(APPEND cuda_options -Werror=all-warnings)
 endif()
+target_compile_options(llorch_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>"
+                                              "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")
 if(LLORCH_SANITIZE)
   target_compile_options(llorch_flags INTERFACE -fsanitize=${LLORCH_SANITIZE} -fno-omit-frame-pointer
                                                 -fno-sanitize-recover=all)

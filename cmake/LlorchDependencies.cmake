@@ -14,8 +14,15 @@ if(LLORCH_TESTS)
   find_package(GTest 1.11 REQUIRED)
 endif()
 
-option(LLORCH_CUDA "Build the CUDA backend" OFF)
+# The CUDA backend: AUTO builds it where nvcc is found, ON needs it, OFF never looks.
+set(LLORCH_CUDA OFF CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
+set_property(CACHE LLORCH_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(LLORCH_HAS_CUDA OFF)
+if(LLORCH_CUDA)
+  include(LlorchCuda)
+endif()
+
 option(LLORCH_METAL "Build the Metal backend" OFF)
-if(LLORCH_CUDA OR LLORCH_METAL)
-  message(FATAL_ERROR "The CUDA and Metal backends are not built yet (docs/backends.md); use the preset cpu.")
+if(LLORCH_METAL)
+  message(FATAL_ERROR "The Metal backend is not built yet (docs/backends.md); use the preset cpu.")
 endif()

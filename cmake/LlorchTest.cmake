@@ -1,6 +1,6 @@
-# llorch_test(NAME sources... [LINK libraries...] [LABEL unit|conformance|golden|e2e]): one GoogleTest program; each of its
-# cases is a ctest test with that label (default: the one in its name, or unit). The target llorch_<label>_tests builds
-# the programs of a label.
+# llorch_test(NAME sources... [LINK libraries...] [LABEL unit|conformance|golden|e2e] [PREFIX text]): one GoogleTest program; each of its
+# cases is a ctest test with that label (default: the one in its name, or unit). PREFIX stands before their names where
+# programs share their sources. The target llorch_<label>_tests builds the programs of a label.
 include(GoogleTest)
 foreach(label unit conformance golden e2e threads)
   add_custom_target(llorch_${label}_tests)
@@ -15,7 +15,7 @@ function(llorch_test name)
   if(NOT LLORCH_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "LABEL" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL;PREFIX" "LINK" ${ARGN})
   if(NOT ARG_LABEL)
     string(REGEX MATCH "conformance|golden|e2e" ARG_LABEL ${name})
   endif()
@@ -37,5 +37,5 @@ function(llorch_test name)
   if(ARG_LABEL STREQUAL e2e)
     set(serial ON)  # a worker with its threads, and a client, have the machine to themselves
   endif()
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 RUN_SERIAL ${serial} LABELS ${ARG_LABEL})
+  gtest_discover_tests(${name} TEST_PREFIX "${ARG_PREFIX}" DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 RUN_SERIAL ${serial} LABELS ${ARG_LABEL})
 endfunction()

@@ -92,3 +92,12 @@ find_clang_format() {
   fi
   printf '%s\n' "$folder/bin/clang-format"
 }
+
+# The CUDA toolkit is large and has a licence of its own, and what Debian 12 and Ubuntu have of it is too old: it is asked
+# for, never installed.
+ensure_nvcc() {
+  local nvcc
+  nvcc=$(PATH=$PATH:/usr/local/cuda/bin:/opt/cuda/bin command -v nvcc) ||
+    packages_fail "the cuda backend needs nvcc of the CUDA toolkit, 12.4 or newer, which this script does not install: see https://developer.nvidia.com/cuda-downloads (to build, the toolkit alone is enough; a driver and a GPU are needed to run)"
+  printf '== CUDA toolkit: %s\n' "$nvcc"
+}

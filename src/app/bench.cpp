@@ -4,17 +4,17 @@
 #include <iostream>
 
 #include "app/commands.h"
+#include "app/load.h"
 #include "app/model_path.h"
 #include "app/shapes.h"
-#include "backend/cpu/cpu_backend.h"
 #include "model/model.h"
 
 namespace llorch {
 namespace {
 
 struct BenchFlags {
-  std::string model, shape, dtype = "f16", isa;
-  int threads = 0;
+  std::string model, shape, dtype = "f16";
+  LoadOptions load;  // of the backend
   bool json = false, no_check = false;
   BenchOptions run;
 };
@@ -63,7 +63,7 @@ void print_table(const nlohmann::json& r) {
 
 void run(const BenchFlags& flags) {
   if (flags.model.empty() == flags.shape.empty()) throw InputError("give either MODEL or --shape");
-  const std::unique_ptr<Backend> backend = make_cpu_backend({flags.threads, flags.isa});
+  const std::unique_ptr<Backend> backend = make_backend(flags.load);
   nlohmann::json report{{"backend", backend->info().name},
                         {"device", backend->info().device},
                         {"context", flags.run.context},
@@ -122,9 +122,9 @@ void add_bench(CLI::App& app) {
                       "Model: a directory, a .safetensors or .gguf file, or an installed model's name");
   command->add_option("--shape", flags->shape, "A named shape with random weights instead of a model");
   command->add_option("--dtype", flags->dtype, "Type of the shape's matrices, or q4_k_m")->capture_default_str();
-  command->add_option("--threads", flags->threads, "Threads (default: one for each processor)")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--isa", flags->isa, "Instruction set (default: the best that this machine runs)");
+  add_backend_options(*command, flags->load);
+  command->add_option("--isa", flags->load.isa,
+                      "Instruction set of the CPU (default: the best that this machine runs)");
   command->add_option("--prompt", flags->run.prompt, "Tokens of the prefill")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();

@@ -9,8 +9,6 @@
 
 #include "app/memory.h"
 #include "app/model_path.h"
-#include "backend/cpu/cpu_backend.h"
-#include "backend/reference/reference_backend.h"
 #include "format/checkpoint.h"
 #include "model/model.h"
 
@@ -42,7 +40,7 @@ struct Files {
 };
 
 // Everything that a wrong file or flag can be refused for, before any weight is read.
-Files open_files(const LoadOptions& options) {
+Files open_files(const LoadOptions& options, const Backend& device) {
   Checkpoint checkpoint = Checkpoint::open(find_model(options.model));
   std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(checkpoint);
   const Model shape = load_model(checkpoint, 1);  // for the size of a page; without the whole rotation table
@@ -52,7 +50,7 @@ Files open_files(const LoadOptions& options) {
     throw InputError(
         fmt::format("--ctx {}: the model was made for {} positions", options.context, shape.config.context));
   }
-  const uint64_t available = available_memory_bytes();
+  const uint64_t available = device.free_memory().value_or(available_memory_bytes());
   const KvBudget budget =
       choose_kv_budget({kv_page_bytes(shape.plan, kv), kv.page_size, shape.config.context, options.context,
                         options.kv_memory, available - std::min(available, checkpoint.file_bytes())});
@@ -63,37 +61,12 @@ Files open_files(const LoadOptions& options) {
 
 }  // namespace
 
-void add_backend_options(CLI::App& command, LoadOptions& options) {
-  command.add_option("--backend", options.backend, "Backend (default: the best one that is present)")
-      ->check(CLI::IsMember({"cpu", "cuda", "metal", "reference"}));
-  command.add_option("--device,--cuda-device,--metal-device", options.device, "Device of the backend")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--numerics", options.numerics, "exact: the same bits on every backend (default)")
-      ->check(CLI::IsMember({"exact", "fast"}));
-  command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
-      ->check(CLI::Range(1, 1024));
-}
-
 void add_kv_dtype_option(CLI::App& command, LoadOptions& options) {
   command.add_option("--kv-dtype", options.kv_dtype, "What keys and values are rounded to (default: f16)")
       ->check(CLI::IsMember({"f16", "f32"}));
 }
 
 DType kv_dtype_of(const LoadOptions& options) { return options.kv_dtype == "f32" ? DType::kF32 : DType::kF16; }
-
-std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
-  const std::string name = options.backend.empty() ? "cpu" : options.backend;
-  if (name == "cuda" || name == "metal") {
-    throw InputError(fmt::format("--backend {}: this llorch was built without it; it has cpu and reference", name));
-  }
-  if (options.device != 0) {
-    throw InputError(fmt::format("--device {}: the backend {} has device 0 only", options.device, name));
-  }
-  if (options.numerics == "fast") throw InputError("--numerics fast: the backends of this llorch have exact only");
-  if (name == "cpu") return make_cpu_backend({options.threads, {}});
-  return make_reference_backend();
-}
 
 void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional) {
   const std::string what = "Model: a directory, a .safetensors or .gguf file, or an installed model's name";
@@ -116,7 +89,7 @@ LoadedModel load(const LoadOptions& options, const Logger& log) {
   out.backend = out.device->info();
   log.info("device ready", {{"backend", out.backend.name}, {"device", out.backend.device}});
 
-  Files files = blame_files([&] { return open_files(options); });
+  Files files = blame_files([&] { return open_files(options, *out.device); });
   out.config = files.model.config;
   out.dtype = main_dtype(files.checkpoint);
   out.tokenizer = files.tokenizer;

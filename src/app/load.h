@@ -24,6 +24,7 @@ struct LoadOptions {
   std::string numerics;  // empty: "exact"
   std::string kv_dtype;  // "f16" or "f32"; empty: f16
   int threads = 0;       // 0: one for each processor
+  std::string isa;       // of the cpu backend; empty: the best
   uint32_t context = 0;  // 0: the model's, or what fits
   uint64_t kv_memory = 0;
   uint32_t max_sequences = 64;  // of one step

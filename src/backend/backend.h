@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -146,6 +147,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual BackendInfo info() const = 0;
   virtual Roof measure_roof() = 0;  // takes about a second
+  // Of the device's own memory, in bytes; nothing: it uses the system's.
+  virtual std::optional<uint64_t> free_memory() const { return std::nullopt; }
   virtual std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) = 0;
   virtual std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                            const CompileOptions& options) = 0;

@@ -1,11 +1,9 @@
-// Every verb on every CPU instruction set and thread count, bit for bit against the reference: random inputs with NaN,
-// infinities and subnormals, poisoned activations and KV pages, sentinels behind every slot.
+// Every verb on every backend under test, bit for bit against the reference: random inputs with NaN, infinities and
+// subnormals, poisoned activations and KV pages, sentinels behind every slot.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
-#include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
+#include "backends_under_test.h"
 #include "random_model.h"
 
 namespace llorch {
@@ -18,44 +16,17 @@ using test::Values;
 constexpr uint32_t kRows[] = {1, 2, 5, 17, 131, 269};  // 269: kernels that take rows by the 252 begin anew
 constexpr uint32_t kMaxRows = 288;
 
-// Instruction sets of which at least the source is here; what the machine lacks is reported as skipped, never as
-// passed.
-constexpr const char* kIsas[] = {"avx2", "avx512", "avx512vnni", "neon"};
-constexpr int kThreads[] = {1, 2, 3};
-
-// For emulators (scripts/test-neon): with LLORCH_CONFORMANCE_SHORT set, no batch above 17 rows but in attention, two
-// threads, and each attention case with one of its six page sizes and KV types. All verbs, dtypes and widths stay.
-bool is_short() { return std::getenv("LLORCH_CONFORMANCE_SHORT") != nullptr; }
-std::span<const uint32_t> rows_to_run() { return std::span(kRows).first(is_short() ? 4 : 6); }
-std::span<const int> threads_to_run() { return is_short() ? std::span(kThreads).subspan(1, 1) : std::span(kThreads); }
-
-class InstructionSet : public ::testing::TestWithParam<const char*> {};
-
-TEST_P(InstructionSet, RunsHere) {
-  const std::vector<std::string> names = cpu_isa_names();
-  if (std::find(names.begin(), names.end(), GetParam()) == names.end())
-    GTEST_SKIP() << "conformance of " << GetParam() << " was not run: this machine lacks it";
-}
-
-INSTANTIATE_TEST_SUITE_P(Conformance, InstructionSet, ::testing::ValuesIn(kIsas),
-                         [](const auto& set) { return std::string(set.param); });
+std::span<const uint32_t> rows_to_run() { return std::span(kRows).first(test::is_short_set() ? 4 : 6); }
 
 class Conformance : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    for (const std::string& isa : cpu_isa_names())
-      for (const int threads : threads_to_run())
-        backends().push_back({fmt::format("{} with {} threads", isa, threads), make_cpu_backend({threads, isa})});
-  }
+  static void SetUpTestSuite() { backends() = test::backends_under_test(); }
   static void TearDownTestSuite() { backends().clear(); }
+  void SetUp() override { LLORCH_SKIP_WITHOUT_BACKEND(); }
 
-  struct Target {
-    std::string name;
-    std::unique_ptr<Backend> backend;
-  };
-  static std::vector<Target>& backends() {
-    static std::vector<Target> targets;
-    return targets;
+  static std::vector<test::BackendUnderTest>& backends() {
+    static std::vector<test::BackendUnderTest> backends;
+    return backends;
   }
 
   static std::vector<test::Outputs> outputs(Backend& backend, const Plan& plan, const RandomWeights& weights,
@@ -74,7 +45,7 @@ class Conformance : public ::testing::Test {
     options.max_rows = kMaxRows;
     options.max_logit_rows = kMaxRows;
     const auto want = outputs(*reference_, plan, weights, options, shown, batches);
-    for (const Target& target : backends()) {
+    for (const test::BackendUnderTest& target : backends()) {
       const auto got = outputs(*target.backend, plan, weights, options, shown, batches);
       for (size_t i = 0; i < batches.size(); ++i) {
         for (size_t s = 0; s < plan.steps.size(); ++s)
@@ -256,7 +227,8 @@ TEST_F(Conformance, RopeAppendAndAttention) {
     for (const uint32_t page_size : {16u, 32u, 64u})
       for (const DType kv : {DType::kF16, DType::kF32}) {
         ++combination;
-        if (is_short() && combination % 6 != combination / 6 % 6) continue;  // another of the six with each case
+        if (test::is_short_set() && combination % 6 != combination / 6 % 6)
+          continue;  // another of the six with each case
         SCOPED_TRACE(fmt::format("{} heads on {} of {}, window {}, pages of {}, kv {}", c.heads.n_heads,
                                  c.heads.n_kv_heads, c.heads.head_dim, c.window, page_size, to_string(kv)));
         RandomWeights weights(c.heads.head_dim * 31 + page_size);

@@ -2,7 +2,7 @@
 // the very logits of a fresh one; and the check sees it when a sequence's positions are not reset.
 #include <gtest/gtest.h>
 
-#include "backend/cpu/cpu_backend.h"
+#include "backends_under_test.h"
 #include "engine/client_for_test.h"
 #include "engine/engine.h"
 #include "whole_model.h"
@@ -46,7 +46,7 @@ struct Answer {
 class Worker {
  public:
   Worker(const WholeModel& model, const EngineOptions& options) : rows_(std::make_shared<Rows>()) {
-    const auto backend = make_cpu_backend({2, ""});
+    const auto backend = test::one_backend();
     auto program = backend->compile(model.plan, backend->place(model.plan, model.source),
                                     {.kv = {.n_pages = 8, .page_size = 16}, .max_rows = 64});
     engine_ = std::make_unique<Engine>(std::make_unique<RecordingProgram>(std::move(program), rows_), options);
@@ -99,11 +99,13 @@ const std::vector<int32_t> kOther = {0, 44, 91, 17, 230, 122, 63, 9, 75, 55, 31}
 class SeedCase : public ::testing::TestWithParam<float> {};  // temperature
 
 TEST_P(SeedCase, LogitsAreThoseOfAFreshWorker) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   for (const WholeModel& model : test::whole_models())
     EXPECT_TRUE(same_after_others(model, {}, GetParam())) << model.name;
 }
 
 TEST_P(SeedCase, KeptPositionsAreFound) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   for (const WholeModel& model : test::whole_models())
     EXPECT_FALSE(same_after_others(model, {.fault_keep_positions = true}, GetParam())) << model.name;
 }

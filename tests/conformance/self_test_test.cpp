@@ -5,7 +5,7 @@
 
 #include <filesystem>
 
-#include "backend/cpu/cpu_backend.h"
+#include "backends_under_test.h"
 #include "whole_model.h"
 
 namespace llorch {
@@ -14,7 +14,7 @@ namespace {
 using test::WholeModel;
 
 SelfTest run(const WholeModel& model, const SelfTestOptions& options = {}) {
-  const auto backend = make_cpu_backend({2, ""});
+  const auto backend = test::one_backend();
   const auto weights = backend->place(model.plan, model.source);
   const auto compile = [&](const CompileOptions& how) { return backend->compile(model.plan, weights, how); };
   const auto program = compile({.kv = {.n_pages = 8, .page_size = 64}, .max_rows = 512});
@@ -22,10 +22,12 @@ SelfTest run(const WholeModel& model, const SelfTestOptions& options = {}) {
 }
 
 TEST(SelfTest, PassesOnEveryModel) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   for (const WholeModel& model : test::whole_models()) EXPECT_EQ(run(model).histories.size(), 6u) << model.name;
 }
 
 TEST(SelfTest, PassesOnTheEmbeddedModel) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const std::string folder = LLORCH_SOURCE_DIR "/models/story-7m";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "there is no " << folder;
   const auto checkpoint = std::make_shared<Checkpoint>(Checkpoint::open(folder));
@@ -37,6 +39,7 @@ TEST(SelfTest, PassesOnTheEmbeddedModel) {
 }
 
 TEST(SelfTest, KeptPositionsAreFoundOnEveryModel) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   SelfTestOptions options;
   options.engine.fault_keep_positions = true;
   for (const WholeModel& model : test::whole_models()) EXPECT_THROW(run(model, options), Error) << model.name;

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <functional>
 
-#include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
+#include "backends_under_test.h"
 #include "engine/client_for_test.h"
 #include "engine/engine.h"
 #include "engine/request_failure.h"
@@ -61,9 +61,9 @@ const std::vector<int32_t> kWell = {0, 44, 91, 17, 230, 122};
 
 // What the request for kSick is told, on both backends alike.
 FailEvent failure_of(const WholeModel& model) {
-  const auto cpu = make_cpu_backend({2, ""});
+  const auto backend = test::one_backend();
   const auto reference = make_reference_backend();
-  FailEvent failure = Client(*make_engine(*cpu, model), make_request(kSick)).failure();
+  FailEvent failure = Client(*make_engine(*backend, model), make_request(kSick)).failure();
   EXPECT_EQ(Client(*make_engine(*reference, model), make_request(kSick)).failure().causes, failure.causes);
   EXPECT_EQ(failure.code, ErrorCode::kNumericFault);
   EXPECT_TRUE(failure.step.has_value());
@@ -72,6 +72,7 @@ FailEvent failure_of(const WholeModel& model) {
 }
 
 TEST(Tripwire, ANanInAnEmbeddingHurtsThoseWhoReadIt) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const WholeModel sound = test::tiny_llama();
   const WholeModel model = changed(sound, "token_embd.weight", put_bf16(size_t{70} * 64 + 9, NAN));
   const FailEvent failure = failure_of(model);
@@ -85,11 +86,11 @@ TEST(Tripwire, ANanInAnEmbeddingHurtsThoseWhoReadIt) {
   EXPECT_EQ(failure.kv_len, 5u);
 
   // The one that does not read it, alone with the sound model and beside the sick one.
-  const auto cpu = make_cpu_backend({2, ""});
-  const auto alone = make_engine(*cpu, sound);
+  const auto backend = test::one_backend();
+  const auto alone = make_engine(*backend, sound);
   const Client expected(*alone, make_request(kWell));
   ASSERT_EQ(expected.code(), "");
-  const auto engine = make_engine(*cpu, model);
+  const auto engine = make_engine(*backend, model);
   const Client before(*engine, make_request(kWell)), sick(*engine, make_request(kSick)),
       after(*engine, make_request(kWell));
   EXPECT_EQ(sick.code(), "NUMERIC_FAULT");
@@ -101,6 +102,7 @@ TEST(Tripwire, ANanInAnEmbeddingHurtsThoseWhoReadIt) {
 }
 
 TEST(Tripwire, ANanInAMatrixIsNamedWithItsPlace) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const FailEvent failure =
       failure_of(changed(test::tiny_llama(), "layers.1.attn_k.weight", put_bf16(size_t{5} * 64 + 3, NAN)));
   EXPECT_EQ(failure.step->step, "layers.1.qkv");
@@ -110,6 +112,7 @@ TEST(Tripwire, ANanInAMatrixIsNamedWithItsPlace) {
 }
 
 TEST(Tripwire, ANanInANormIsNamedWithItsElement) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const FailEvent failure = failure_of(changed(test::tiny_llama(), "output_norm.weight", put_bf16(17, NAN)));
   EXPECT_EQ(failure.step->step, "output_norm");
   EXPECT_EQ(failure.position, 4u);
@@ -117,6 +120,7 @@ TEST(Tripwire, ANanInANormIsNamedWithItsElement) {
 }
 
 TEST(Tripwire, AnOverflowNamesTheLargestWeight) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const FailEvent failure = failure_of(changed(test::tiny_llama(), "layers.0.ffn_up.weight", [](auto bytes) {
     for (size_t i = 0; i < 64; ++i) put_bf16(size_t{7} * 64 + i, i % 2 == 0 ? 3e38f : -3e38f)(bytes);
   }));
@@ -128,6 +132,7 @@ TEST(Tripwire, AnOverflowNamesTheLargestWeight) {
 }
 
 TEST(Tripwire, AHeadOfZerosIsFound) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const FailEvent failure = failure_of(changed(test::tiny_llama(), "output.weight",
                                                [](auto bytes) { std::fill(bytes.begin(), bytes.end(), std::byte{}); }));
   EXPECT_EQ(with_causes(failure),
@@ -136,6 +141,7 @@ TEST(Tripwire, AHeadOfZerosIsFound) {
 }
 
 TEST(Tripwire, ANormOfZerosIsFoundBeforeTheHead) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const FailEvent failure = failure_of(changed(test::tiny_llama(), "output_norm.weight",
                                                [](auto bytes) { std::fill(bytes.begin(), bytes.end(), std::byte{}); }));
   EXPECT_EQ(failure.step->step, "output_norm");

@@ -1,11 +1,11 @@
-// Whole models, bit for bit: every step of the CPU backend against the reference, fused and unfused, and one sequence's
-// logits against all that must not change them: company, chunks, threads, pages, instruction sets.
+// Whole models, bit for bit: every step of a backend against the reference, fused and unfused, and one sequence's
+// logits against all that must not change them: company, chunks, threads, pages, instruction sets, devices.
 #include "whole_model.h"
 
 #include <gtest/gtest.h>
 
-#include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
+#include "backends_under_test.h"
 
 namespace llorch {
 namespace {
@@ -13,8 +13,6 @@ namespace {
 using test::Random;
 using test::RunningSequence;
 using test::WholeModel;
-
-constexpr int kThreads[] = {1, 2, 3};
 
 std::vector<uint32_t> scattered_pages(uint32_t n) {  // n not a multiple of 5
   std::vector<uint32_t> pages(n);
@@ -44,6 +42,8 @@ std::vector<test::Outputs> outputs(Backend& backend, const WholeModel& model, bo
 }
 
 TEST(WholeModelConformance, EveryStepIsTheReferencesFusedOrNot) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
+  const auto targets = test::backends_under_test();
   const auto reference = make_reference_backend();
   for (const WholeModel& model : test::whole_models()) {
     std::vector<Batch> batches;  // the sequences run one after another on the same pages
@@ -52,20 +52,19 @@ TEST(WholeModelConformance, EveryStepIsTheReferencesFusedOrNot) {
     const auto want = outputs(*reference, model, true, batches);
     for (const test::Outputs& out : want)
       for (const float logit : out.back()) ASSERT_TRUE(std::isfinite(logit)) << model.name;
-    for (const std::string& isa : cpu_isa_names())
-      for (const int threads : kThreads) {
-        SCOPED_TRACE(fmt::format("{} on {} with {} threads", model.name, isa, threads));
-        const auto cpu = make_cpu_backend({threads, isa});
-        const auto tapped = outputs(*cpu, model, true, batches), fused = outputs(*cpu, model, false, batches);
-        for (size_t i = 0; i < batches.size(); ++i) {
-          for (size_t s = 0; s < model.plan.steps.size(); ++s) {
-            const uint32_t width = model.plan.slot(output_slot(model.plan.steps[s].op)).width;
-            ASSERT_TRUE(test::same_bits(tapped[i][s], want[i][s], width))
-                << "batch " << i << ", step " << model.plan.steps[s].name;
-          }
-          ASSERT_TRUE(test::same_bits(fused[i].back(), want[i].back(), model.plan.vocab)) << "fused, batch " << i;
+    for (const test::BackendUnderTest& target : targets) {
+      SCOPED_TRACE(fmt::format("{} on {}", model.name, target.name));
+      const auto tapped = outputs(*target.backend, model, true, batches);
+      const auto fused = outputs(*target.backend, model, false, batches);
+      for (size_t i = 0; i < batches.size(); ++i) {
+        for (size_t s = 0; s < model.plan.steps.size(); ++s) {
+          const uint32_t width = model.plan.slot(output_slot(model.plan.steps[s].op)).width;
+          ASSERT_TRUE(test::same_bits(tapped[i][s], want[i][s], width))
+              << "batch " << i << ", step " << model.plan.steps[s].name;
         }
+        ASSERT_TRUE(test::same_bits(fused[i].back(), want[i].back(), model.plan.vocab)) << "fused, batch " << i;
       }
+    }
   }
 }
 
@@ -122,33 +121,33 @@ std::vector<float> logits_of_sequence(Program& program, const Way& way) {
 }
 
 TEST(WholeModelInvariance, LogitsOfASequenceDependOnItsTokensAlone) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const WholeModel model = test::whole_models().back();  // of mixed types
   const auto reference = make_reference_backend();
   const auto alone = reference->compile(model.plan, reference->place(model.plan, model.source), compile_options(64));
   const std::vector<float> want = logits_of_sequence(*alone, {kPrompt, false, 64, false});
   uint32_t n = 0;  // rotates through page sizes and orders, so that they meet all the rest
-  for (const std::string& isa : cpu_isa_names())
-    for (const int threads : kThreads) {
-      const auto cpu = make_cpu_backend({threads, isa});
-      const auto weights = cpu->place(model.plan, model.source);
-      for (const uint32_t chunk : {1u, 3u, 16u, 64u, kPrompt})
-        for (const bool company : {true, false}) {
-          if (!company && threads != 2) continue;  // for time
-          constexpr uint32_t kPageSizes[] = {16, 32, 64};
-          const Way way{chunk, company, kPageSizes[n % 3], n / 3 % 2 == 1};
-          ++n;
-          const auto program = cpu->compile(model.plan, weights, compile_options(way.page_size));
-          ASSERT_TRUE(test::same_bits(logits_of_sequence(*program, way), want, model.plan.vocab))
-              << isa << " with " << threads << " threads, " << way.text();
-        }
-    }
+  for (const test::BackendUnderTest& target : test::backends_under_test()) {
+    const auto weights = target.backend->place(model.plan, model.source);
+    for (const uint32_t chunk : {1u, 3u, 16u, 64u, kPrompt})
+      for (const bool company : {true, false}) {
+        if (!target.is_typical && (!company || (test::is_short_set() && chunk != 16))) continue;  // for time
+        constexpr uint32_t kPageSizes[] = {16, 32, 64};
+        const Way way{chunk, company, kPageSizes[n % 3], n / 3 % 2 == 1};
+        ++n;
+        const auto program = target.backend->compile(model.plan, weights, compile_options(way.page_size));
+        ASSERT_TRUE(test::same_bits(logits_of_sequence(*program, way), want, model.plan.vocab))
+            << target.name << ", " << way.text();
+      }
+  }
 }
 
 // The check above would find a difference: a single token before changes the logits behind it.
 TEST(WholeModelInvariance, LogitsDoDependOnEarlierTokens) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const WholeModel model = test::tiny_llama();
-  const auto cpu = make_cpu_backend({1, ""});
-  const auto program = cpu->compile(model.plan, cpu->place(model.plan, model.source), compile_options(64));
+  const auto backend = test::one_backend();
+  const auto program = backend->compile(model.plan, backend->place(model.plan, model.source), compile_options(64));
   std::vector<int32_t> tokens(100, 20);
   std::vector<float> last[2];
   for (int i = 0; i < 2; ++i) {

@@ -82,9 +82,9 @@ TEST(Commands, InspectAndPlanPrintTheModel) {
 
 TEST(Commands, MistakesOfTheCallerExitWithTwoAndOneLine) {
   for (const char* arguments :
-       {"", "nothing", "serve --port 99999", "serve --backend tpu", "serve --backend cuda", "serve --device 3",
-        "serve --numerics fast", "serve --host nowhere", "serve --log-level loud", "serve --model /nowhere",
-        "inspect /nowhere", "plan /nowhere", "run /nowhere --prompt x"}) {
+       {"", "nothing", "serve --port 99999", "serve --backend tpu", "serve --backend cuda --device 99",
+        "serve --device 99", "serve --numerics fast", "serve --host nowhere", "serve --log-level loud",
+        "serve --model /nowhere", "inspect /nowhere", "plan /nowhere", "run /nowhere --prompt x"}) {
     const Result result = llorch(arguments);
     EXPECT_EQ(result.exit_code, 2) << arguments;
     std::string errors;  // what is not a log line

@@ -175,7 +175,7 @@ TEST_F(Diff, MistakesExitWithTwoAndOneLine) {
       {"diff " + path, "B is required"},
       {"diff " + path + " " + file("nothing"), "nothing: no such trace file, and no backend"},
       {"diff " + path + " tpu", "tpu: no such trace file, and no backend"},
-      {"diff " + path + " cuda --model " + kTiny, "built without it"},
+      {"diff " + path + " metal --model " + kTiny, "does not exist yet"},
       {"diff " + path + " " + file("garbage"), "garbage: expected a SafeTensors header"},
       {"diff " + path + " " + file("cut"), "cut: "},
       {"diff " + path + " " + weights, "field \"llorch_trace\" is missing: this is no trace"},

@@ -114,7 +114,7 @@ TEST(DoctorCommand, MistakesOfTheCallerExitWithTwo) {
       {garbage, "llorch_e2e_garbage.gguf"},
       {empty, "llorch_e2e_no_model"},
       {tiny + " --backend tpu", "--backend"},
-      {tiny + " --backend cuda", "built without it"},
+      {tiny + " --backend metal", "does not exist yet"},
       {tiny + " --device 3", "--device 3"},
       {tiny + " --tokens 1,99999", "token 99999 at position 1 is not in the vocabulary"},
       {tiny + " --tokens 1,x", "--tokens"},

@@ -221,7 +221,7 @@ TEST(WorkerLife, AnOpenPortWithoutATokenIsRefusedAtStart) {
 
 TEST(WorkerLife, AnAbsentBackendIsRefusedAtStart) {
   for (const char* backend : {"cuda", "metal"}) {
-    Worker worker({"--backend", backend});
+    Worker worker({"--backend", backend, "--device", "99"});
     EXPECT_EQ(worker.wait(), 2) << backend;
   }
 }

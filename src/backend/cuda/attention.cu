@@ -1,0 +1,388 @@
+// Attention in chunks of 64 positions (docs/numerics.md). A block has up to eight query vectors that share a KV head:
+// heads of its group, and rows of one sequence. Scores: a thread is a position. Softmax: a warp is a query. Values: a
+// thread is an element of the output.
+//
+// In decodes the block also rotates its queries, and the one that has the row's own position rotates and appends its
+// key and value: one kernel less to wait for.
+//
+// Where the tiles alone cannot fill the device, several blocks share a tile: each leaves the sums of its chunks, and
+// the block that comes last merges them left to right.
+#include "backend/cuda/device_code.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/launch.h"
+#include "backend/cuda/rope.h"
+#include "base/exp.h"
+
+namespace llorch::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kPagesPerChunk = 4;  // of 16 positions
+
+// A chunk's values go through shared memory if they fit into so much of it (all but float32 of the largest heads):
+// their loads are under way while scores are made.
+constexpr int kStagedBytes = 32 << 10;
+constexpr int kStagedUnits = kStagedBytes / 16 / kThreads;  // of a thread
+
+__host__ __device__ inline int chunk_value_bytes(const KvView& kv) {
+  return kChunk * kv.head_dim * (kv.is_f16 ? 2 : 4);
+}
+__host__ __device__ inline int staged_bytes(const KvView& kv) {
+  return chunk_value_bytes(kv) <= kStagedBytes ? chunk_value_bytes(kv) : 0;
+}
+
+struct Shared {
+  float q[kMaxQueries][kMaxHeadDim];
+  float p[kMaxQueries][kChunk];  // scores, then their exp
+  float m[kMaxQueries];          // running softmax of each query
+  float l[kMaxQueries];
+  float old_factor[kMaxQueries];  // of what was summed before, and of this chunk
+  float new_factor[kMaxQueries];
+  uint32_t pages[kPagesPerChunk];
+  alignas(16) unsigned is_last;
+};
+
+// The query vectors of a block.
+struct Tile {
+  uint32_t first_row;
+  int n_queries, heads, first_head, kv_head;
+  uint32_t first_position;  // of the first row
+
+  __device__ uint32_t row(int query) const { return first_row + static_cast<uint32_t>(query / heads); }
+  __device__ int head(int query) const { return first_head + query % heads; }
+  __device__ uint32_t position(int query) const { return first_position + static_cast<uint32_t>(query / heads); }
+};
+
+// Positions that a query sees: [begin, end).
+struct Range {
+  uint32_t begin, end;
+  __device__ bool has(uint32_t position) const { return begin <= position && position < end; }
+};
+__device__ Range seen(const AttentionArgs& a, uint32_t position) {
+  return {a.window != 0 && position + 1 > a.window ? position + 1 - a.window : 0, position + 1};
+}
+
+__device__ Tile make_tile(const AttentionArgs& a) {
+  const AttentionTile rows = a.batch.tiles[blockIdx.x];
+  const int group = a.kv.n_heads / a.kv.n_kv_heads;
+  const int tiles_of_group = (group + a.heads_per_tile - 1) / a.heads_per_tile;
+  const int kv_head = static_cast<int>(blockIdx.y) / tiles_of_group;
+  const int first = static_cast<int>(blockIdx.y) % tiles_of_group * a.heads_per_tile;
+  const int heads = group - first < a.heads_per_tile ? group - first : a.heads_per_tile;
+  return {rows.first_row, static_cast<int>(rows.n_rows) * heads, heads, kv_head * group + first,
+          kv_head,        a.batch.positions[rows.first_row]};
+}
+
+__device__ const float* qkv_row(const AttentionArgs& a, uint32_t row) {
+  return a.qkv + size_t{row} * static_cast<size_t>((a.kv.n_heads + 2 * a.kv.n_kv_heads) * a.kv.head_dim);
+}
+
+__device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared& s) {
+  const int half = a.kv.head_dim / 2;
+  const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
+  for (int q = warp_id(); q < tile.n_queries; q += n_warps()) {
+    const float* from = qkv_row(a, tile.row(q)) + tile.head(q) * a.kv.head_dim;
+    for (int i = lane_id(); i < half; i += kWarp) {
+      const Pair d = pair_of(a.pairs, half, i);
+      float first = from[d.first], second = from[d.second];
+      if (a.cos != nullptr) rotate(first, second, a.cos[angle + i], a.sin[angle + i]);
+      s.q[q][d.first] = first;
+      s.q[q][d.second] = second;
+    }
+  }
+}
+
+// The key unit's elements as floats.
+template <bool kF16>
+__device__ void widen_unit(const uint4& u, float (&k)[kF16 ? 8 : 4]) {
+  const unsigned words[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (kF16) {
+      k[2 * i] = widen_f16(static_cast<uint16_t>(words[i] & 0xffffu));
+      k[2 * i + 1] = widen_f16(static_cast<uint16_t>(words[i] >> 16));
+    } else {
+      k[i] = __uint_as_float(words[i]);
+    }
+  }
+}
+
+__device__ const std::byte* head_in_page(const AttentionArgs& a, const Tile& tile, uint32_t page) {
+  return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(tile.kv_head) * 2 * a.kv.half_bytes;
+}
+
+// RopeAppend of the tile's one row and its KV head. The block's threads see it behind the next barrier.
+__device__ void append(const AttentionArgs& a, const Tile& tile, const Shared& s) {
+  const int head_dim = a.kv.head_dim, half = head_dim / 2, t = static_cast<int>(threadIdx.x);
+  const int in_chunk = static_cast<int>(tile.first_position % kChunk);
+  const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
+  auto* keys = const_cast<std::byte*>(head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]));
+  const float* key = qkv_row(a, tile.first_row) + (a.kv.n_heads + tile.kv_head) * head_dim;
+  const float* value = key + a.kv.n_kv_heads * head_dim;
+  const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
+  if (t < half) {
+    const Pair d = pair_of(a.pairs, half, t);
+    float first = key[d.first], second = key[d.second];
+    rotate(first, second, a.cos[angle + t], a.sin[angle + t]);
+    store_key(a.kv, keys, in_page, d.first, first);
+    store_key(a.kv, keys, in_page, d.second, second);
+  }
+  if (t < head_dim) store_value(a.kv, keys + a.kv.half_bytes, in_page, t, value[t]);
+}
+
+// s.p[query][position of the chunk] = score, for all positions that any query sees.
+template <bool kF16>
+__device__ void score(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, Shared& s) {
+  constexpr int kN = kF16 ? 8 : 4, kQueriesPerThread = kMaxQueries / (kThreads / kChunk);
+  const int in_chunk = static_cast<int>(threadIdx.x) % kChunk, first = static_cast<int>(threadIdx.x) / kChunk;
+  const uint32_t position = chunk + static_cast<uint32_t>(in_chunk);
+  if (!any.has(position) || first >= tile.n_queries) return;
+  const int page_size = 1 << a.kv.page_shift, in_page = in_chunk & (page_size - 1);
+  const auto* keys = reinterpret_cast<const uint4*>(head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]));
+  float sum[kQueriesPerThread];
+#pragma unroll
+  for (int i = 0; i < kQueriesPerThread; ++i) sum[i] = 0.0f;
+#pragma unroll 8
+  for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
+    float k[kN];
+    widen_unit<kF16>(keys[unit * page_size + in_page], k);
+#pragma unroll
+    for (int i = 0; i < kQueriesPerThread; ++i) {
+      const float* q = &s.q[first + i * (kThreads / kChunk)][unit * kN];
+#pragma unroll
+      for (int j = 0; j < kN; ++j) sum[i] = __fmaf_rn(q[j], k[j], sum[i]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kQueriesPerThread; ++i)
+    if (first + i * (kThreads / kChunk) < tile.n_queries)
+      s.p[first + i * (kThreads / kChunk)][in_chunk] = __fmul_rn(sum[i], a.scale);
+}
+
+// Of one query, by a warp: scores become their exp; gives the chunk's maximum and sum.
+struct ChunkSum {
+  float m, l;
+};
+__device__ ChunkSum softmax(float (&p)[kChunk], uint32_t chunk, const Range& range) {
+  const int lane = lane_id();
+  const bool has0 = range.has(chunk + static_cast<uint32_t>(lane));
+  const bool has1 = range.has(chunk + static_cast<uint32_t>(lane + kWarp));
+  const float s0 = has0 ? p[lane] : -INFINITY, s1 = has1 ? p[lane + kWarp] : -INFINITY;
+  float m = -INFINITY;
+  m = s0 > m ? s0 : m;
+  m = s1 > m ? s1 : m;
+  m = float_max(m);
+  const float p0 = has0 ? exp_f32(__fadd_rn(s0, -m)) : 0.0f, p1 = has1 ? exp_f32(__fadd_rn(s1, -m)) : 0.0f;
+  if (has0) p[lane] = p0;
+  if (has1) p[lane + kWarp] = p1;
+  return {m, tree_sum(__fadd_rn(p0, p1))};
+}
+
+// Joins a chunk to the running sums of a query, but for the output: gives the factors that its elements take.
+__device__ void merge(const ChunkSum& chunk, float& m, float& l, float& old_factor, float& new_factor) {
+  const float largest = chunk.m > m ? chunk.m : m;
+  old_factor = exp_f32(__fadd_rn(m, -largest));
+  new_factor = exp_f32(__fadd_rn(chunk.m, -largest));
+  l = __fmaf_rn(l, old_factor, __fmul_rn(chunk.l, new_factor));
+  m = largest;
+}
+
+// The chunk's values that any query sees, [kChunk][head_dim] as in the pages: load() asks for a thread's share of them,
+// store() puts it into shared memory.
+struct StagedValues {
+  uint4 units[kStagedUnits];
+
+  __device__ static bool has(const AttentionArgs& a, uint32_t chunk, const Range& any, int unit, int per_position) {
+    return unit < staged_bytes(a.kv) / 16 && any.has(chunk + static_cast<uint32_t>(unit / per_position));
+  }
+  __device__ static int per_position(const AttentionArgs& a) { return a.kv.head_dim * (a.kv.is_f16 ? 2 : 4) / 16; }
+
+  __device__ void load(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, const Shared& s) {
+    const int page_size = 1 << a.kv.page_shift, n = per_position(a);
+#pragma unroll
+    for (int i = 0; i < kStagedUnits; ++i) {
+      const int unit = i * kThreads + static_cast<int>(threadIdx.x);
+      if (!has(a, chunk, any, unit, n)) continue;
+      const int in_chunk = unit / n;
+      const std::byte* values = head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
+      units[i] = reinterpret_cast<const uint4*>(values)[(in_chunk & (page_size - 1)) * n + unit % n];
+    }
+  }
+  __device__ void store(const AttentionArgs& a, uint32_t chunk, const Range& any, uint4* shared) const {
+    const int n = per_position(a);
+#pragma unroll
+    for (int i = 0; i < kStagedUnits; ++i) {
+      const int unit = i * kThreads + static_cast<int>(threadIdx.x);
+      if (has(a, chunk, any, unit, n)) shared[unit] = units[i];
+    }
+  }
+};
+
+// Which elements of the output a thread makes: d of queries first, first + step, ...
+struct Elements {
+  int d, first, step;
+  bool any;
+};
+__device__ Elements elements(int head_dim) {
+  const int step = kThreads / head_dim;
+  const int t = static_cast<int>(threadIdx.x);
+  return {t % head_dim, t / head_dim, step, t / head_dim < step};
+}
+
+// o[i] of a thread's elements: the chunk's weighted values, positions ascending. staged: the chunk's values, or null.
+template <bool kF16>
+__device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, const Elements& mine,
+                      const Shared& s, const std::byte* staged, float (&o)[kMaxQueries]) {
+#pragma unroll
+  for (int i = 0; i < kMaxQueries; ++i) o[i] = 0.0f;
+  if (!mine.any) return;
+  Range range[kMaxQueries];
+#pragma unroll
+  for (int i = 0; i < kMaxQueries; ++i) {
+    const int q = mine.first + i * mine.step;
+    range[i] = q < tile.n_queries ? seen(a, tile.position(q)) : Range{1, 0};
+  }
+  const int page_size = 1 << a.kv.page_shift;
+  const uint32_t begin = any.begin > chunk ? any.begin : chunk;
+  const uint32_t end = any.end < chunk + kChunk ? any.end : chunk + kChunk;
+#pragma unroll 4
+  for (uint32_t position = begin; position < end; ++position) {
+    const int in_chunk = static_cast<int>(position - chunk), in_page = in_chunk & (page_size - 1);
+    const std::byte* values =
+        staged != nullptr ? staged : head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
+    const int at = (staged != nullptr ? in_chunk : in_page) * a.kv.head_dim + mine.d;
+    const float v =
+        kF16 ? widen_f16(reinterpret_cast<const uint16_t*>(values)[at]) : reinterpret_cast<const float*>(values)[at];
+#pragma unroll
+    for (int i = 0; i < kMaxQueries; ++i)
+      if (range[i].has(position)) o[i] = __fmaf_rn(s.p[mine.first + i * mine.step][in_chunk], v, o[i]);
+  }
+}
+
+// Sums of one query's chunk in device memory: the output's elements, m, l.
+__device__ float* partial_of(const AttentionArgs& a, uint32_t chunk_index, int query) {
+  const size_t tile = size_t{blockIdx.x} * gridDim.y + blockIdx.y;
+  return a.partial +
+         ((tile * static_cast<size_t>(a.max_chunks) + chunk_index) * kMaxQueries + static_cast<size_t>(query)) *
+             static_cast<size_t>(a.kv.head_dim + 2);
+}
+
+__device__ float& output(const AttentionArgs& a, const Tile& tile, int query, int d) {
+  return a.y[(size_t{tile.row(query)} * a.kv.n_heads + tile.head(query)) * a.kv.head_dim + d];
+}
+
+// The block that comes last: the chunks that all have left, left to right.
+__device__ void merge_all(const AttentionArgs& a, const Tile& tile, uint32_t first_chunk, uint32_t end_chunk) {
+  const Elements mine = elements(a.kv.head_dim);
+  for (int q = mine.first; mine.any && q < tile.n_queries; q += mine.step) {
+    const Range range = seen(a, tile.position(q));
+    float m = -INFINITY, l = 0.0f, o = 0.0f;
+#pragma unroll 4
+    for (uint32_t c = first_chunk; c < end_chunk; ++c) {
+      if (range.end <= c * kChunk || range.begin >= (c + 1) * kChunk) continue;
+      const float* part = partial_of(a, c, q);
+      const float o_chunk = __ldcg(part + mine.d);
+      const ChunkSum sum = {__ldcg(part + a.kv.head_dim), __ldcg(part + a.kv.head_dim + 1)};
+      float old_factor, new_factor;
+      merge(sum, m, l, old_factor, new_factor);
+      o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
+    }
+    output(a, tile, q, mine.d) = __fdiv_rn(o, l);
+  }
+}
+
+__device__ bool comes_last(const AttentionArgs& a, Shared& s) {
+  __threadfence();
+  __syncthreads();
+  unsigned& arrivals = a.arrivals[blockIdx.x * gridDim.y + blockIdx.y];
+  if (threadIdx.x == 0) {
+    s.is_last = atomicAdd(&arrivals, 1u) + 1 == gridDim.z ? 1u : 0u;
+    if (s.is_last != 0) arrivals = 0;  // for the next launch
+  }
+  __syncthreads();
+  __threadfence();
+  return s.is_last != 0;
+}
+
+template <bool kF16>
+__global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionArgs a) {
+  wait_for_inputs();
+  Shared& s = *reinterpret_cast<Shared*>(shared_memory());
+  auto* const staged = staged_bytes(a.kv) > 0 ? reinterpret_cast<uint4*>(shared_memory() + sizeof(Shared)) : nullptr;
+  const Tile tile = make_tile(a);
+  const Elements mine = elements(a.kv.head_dim);
+  load_queries(a, tile, s);
+  if (threadIdx.x < kMaxQueries) {
+    s.m[threadIdx.x] = -INFINITY;
+    s.l[threadIdx.x] = 0.0f;
+  }
+  const Range any = {seen(a, tile.position(0)).begin, tile.position(tile.n_queries - 1) + 1};
+  const uint32_t first_chunk = any.begin / kChunk, end_chunk = (any.end + kChunk - 1) / kChunk;
+  const uint32_t* table = a.batch.pages + a.batch.tables[tile.first_row];
+  float total[kMaxQueries];
+#pragma unroll
+  for (int i = 0; i < kMaxQueries; ++i) total[i] = 0.0f;
+  for (uint32_t c = first_chunk + blockIdx.z; c < end_chunk; c += gridDim.z) {
+    const uint32_t chunk = c * kChunk;
+    const uint32_t page = (chunk >> a.kv.page_shift) + threadIdx.x;
+    if (threadIdx.x < (static_cast<unsigned>(kChunk) >> a.kv.page_shift) && (page << a.kv.page_shift) < any.end)
+      s.pages[threadIdx.x] = table[page];
+    __syncthreads();
+    if (a.cos != nullptr && c + 1 == end_chunk) {
+      append(a, tile, s);
+      __syncthreads();
+    }
+    StagedValues values;
+    values.load(a, tile, chunk, any, s);
+    score<kF16>(a, tile, chunk, any, s);
+    values.store(a, chunk, any, staged);
+    __syncthreads();
+    for (int q = warp_id(); q < tile.n_queries; q += n_warps()) {
+      const Range range = seen(a, tile.position(q));
+      const bool sees = range.begin < chunk + kChunk && range.end > chunk;  // else nothing of this chunk is merged
+      const ChunkSum sum = sees ? softmax(s.p[q], chunk, range) : ChunkSum{};
+      if (lane_id() != 0) continue;
+      if (gridDim.z > 1) {
+        partial_of(a, c, q)[a.kv.head_dim] = sum.m;
+        partial_of(a, c, q)[a.kv.head_dim + 1] = sum.l;
+      } else if (sees) {
+        merge(sum, s.m[q], s.l[q], s.old_factor[q], s.new_factor[q]);
+      }
+    }
+    __syncthreads();
+    float o[kMaxQueries];
+    weigh<kF16>(a, tile, chunk, any, mine, s, reinterpret_cast<const std::byte*>(staged), o);
+#pragma unroll
+    for (int i = 0; i < kMaxQueries; ++i) {
+      const int q = mine.first + i * mine.step;
+      if (!mine.any || q >= tile.n_queries) continue;
+      const Range range = seen(a, tile.position(q));
+      if (gridDim.z > 1)
+        partial_of(a, c, q)[mine.d] = o[i];
+      else if (range.begin < chunk + kChunk && range.end > chunk)
+        total[i] = __fmaf_rn(total[i], s.old_factor[q], __fmul_rn(o[i], s.new_factor[q]));
+    }
+    __syncthreads();
+  }
+  if (gridDim.z > 1) {
+    if (comes_last(a, s)) merge_all(a, tile, first_chunk, end_chunk);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kMaxQueries; ++i) {
+    const int q = mine.first + i * mine.step;
+    if (mine.any && q < tile.n_queries) output(a, tile, q, mine.d) = __fdiv_rn(total[i], s.l[q]);
+  }
+}
+
+}  // namespace
+
+void attention(const KernelStream& stream, const AttentionArgs& a) {
+  const int tiles_of_group = divide_up(a.kv.n_heads / a.kv.n_kv_heads, a.heads_per_tile);
+  const dim3 grid(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles_of_group),
+                  static_cast<unsigned>(a.n_splits));
+  launch(stream, {grid, kThreads, sizeof(Shared) + static_cast<size_t>(staged_bytes(a.kv))},
+         a.kv.is_f16 ? attention_kernel<true> : attention_kernel<false>, a);
+}
+
+}  // namespace llorch::cuda

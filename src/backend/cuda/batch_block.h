@@ -1,0 +1,43 @@
+// A batch as one block of words: filled in pinned memory, copied to the same place on the device for every run.
+//
+// Where its arrays lie depends on the number of rows, logits and tiles alone, so a recorded graph of decodes of n rows
+// finds them again.
+#pragma once
+
+#include "backend/backend.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/memory.h"
+
+namespace llorch::cuda {
+
+class BatchBlock {
+ public:
+  // rows_per_tile: of an attention tile.
+  BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile);
+
+  // The copy that was queued before must be over.
+  void fill(const Batch& batch);
+  void send(const Stream& stream);
+
+  uint32_t rows() const { return rows_; }
+  uint32_t logit_rows() const { return logit_rows_; }
+  uint32_t tiles() const { return tiles_; }
+  BatchView view() const;
+
+  bool is_one_row_each() const { return is_one_row_each_; }
+
+  // Each sequence has one row, and wants its logits.
+  bool is_decode() const { return is_one_row_each_ && logit_rows_ == rows_; }
+
+  size_t bytes() const { return device_.bytes(); }
+
+ private:
+  const uint32_t page_size_, rows_per_tile_;
+  PinnedArray<uint32_t> host_;
+  DeviceArray<uint32_t> device_;
+  uint32_t rows_ = 0, logit_rows_ = 0, tiles_ = 0;
+  size_t words_ = 0;
+  bool is_one_row_each_ = false;
+};
+
+}  // namespace llorch::cuda

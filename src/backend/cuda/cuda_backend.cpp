@@ -1,0 +1,104 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include "backend/cuda/program.h"
+#include "backend/cuda/roof.h"
+
+namespace llorch {
+namespace {
+
+constexpr int kMinimumMajor = 8;  // compute capability of the oldest kernels in this binary
+
+std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+cudaDeviceProp properties_of(int device) {
+  cudaDeviceProp properties{};
+  cuda::check(cudaGetDeviceProperties(&properties, device), "the device does not say what it is");
+  return properties;
+}
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(int device) : device_(device) {
+    const cudaDeviceProp properties = properties_of(device);
+    int driver = 0;
+    cuda::check(cudaDriverGetVersion(&driver), "the driver does not say its version");
+    n_multiprocessors_ = properties.multiProcessorCount;
+    overlaps_kernels_ = properties.major >= 9;
+    text_ = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name, device,
+                        properties.major, properties.minor, version_text(driver));
+  }
+
+  BackendInfo info() const override { return {"cuda", text_}; }
+
+  std::optional<uint64_t> free_memory() const override {
+    cuda::use_device(device_);
+    return cuda::device_memory().free;
+  }
+
+  Roof measure_roof() override {
+    cuda::use_device(device_);
+    return cuda::measure_roof(n_multiprocessors_);
+  }
+
+  std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
+    return std::make_shared<const cuda::CudaWeights>(device_, plan, source);
+  }
+
+  std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
+                                   const CompileOptions& options) override {
+    check_kv(options.kv);
+    auto own = std::dynamic_pointer_cast<const cuda::CudaWeights>(weights);
+    LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
+    cuda::use_device(device_);
+    return std::make_unique<cuda::CudaProgram>(plan, std::move(own), options,
+                                               cuda::Device{device_, n_multiprocessors_, overlaps_kernels_, text_});
+  }
+
+ private:
+  const int device_;
+  int n_multiprocessors_ = 1;
+  bool overlaps_kernels_ = false;
+  std::string text_;
+};
+
+}  // namespace
+
+std::optional<std::string> cuda_is_missing(const CudaOptions& options) {
+  int driver = 0, runtime = 0, n_devices = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    cudaGetLastError();
+    return "there is no NVIDIA driver on this system (libcuda.so.1 cannot be loaded)";
+  }
+  cudaRuntimeGetVersion(&runtime);
+  const cudaError_t error = cudaGetDeviceCount(&n_devices);
+  cudaGetLastError();
+  if (error == cudaErrorInsufficientDriver)
+    return fmt::format("the NVIDIA driver is for CUDA {}, this llorch needs one for CUDA {}", version_text(driver),
+                       version_text(runtime));
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && n_devices == 0))
+    return fmt::format("the NVIDIA driver (for CUDA {}) sees no device", version_text(driver));
+  if (error != cudaSuccess)
+    return fmt::format("the NVIDIA driver (for CUDA {}) does not answer: {} ({})", version_text(driver),
+                       cudaGetErrorName(error), cudaGetErrorString(error));
+  if (options.device < 0 || options.device >= n_devices)
+    return fmt::format("there is no device {}: the devices are 0 to {}", options.device, n_devices - 1);
+  const cudaDeviceProp properties = properties_of(options.device);
+  if (properties.major < kMinimumMajor)
+    return fmt::format("device {} ({}) has compute capability {}.{}, this llorch needs {}.0 or newer", options.device,
+                       properties.name, properties.major, properties.minor, kMinimumMajor);
+  return std::nullopt;
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  if (const auto missing = cuda_is_missing(options)) fail("the cuda backend cannot be used: {}", *missing);
+  return std::make_unique<CudaBackend>(options.device);
+}
+
+int cuda_device_count() {
+  int n = 0;
+  if (cudaGetDeviceCount(&n) != cudaSuccess) n = 0;
+  cudaGetLastError();
+  return n;
+}
+
+}  // namespace llorch

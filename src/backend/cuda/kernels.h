@@ -1,0 +1,170 @@
+// What the kernels take, and the functions that put them into a stream. For host code too; each file of kernels says
+// how it works.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "plan/op.h"
+#include "tensor/dtype.h"
+
+namespace llorch::cuda {
+
+inline constexpr int kGroup = 32;        // weight rows that lie side by side; one lane each
+inline constexpr int kSegment = 256;     // of K; docs/numerics.md
+inline constexpr int kQuantBlock = 32;   // activations that share a scale
+inline constexpr int kMaxTileRows = 8;   // rows that share one load of a weight, at most
+inline constexpr int kMaxQueries = 8;    // query vectors of one attention tile, at most
+inline constexpr int kChunk = 64;        // positions of one softmax chunk
+inline constexpr int kMaxHeadDim = 256;  // and a multiple of kHeadDimStep
+inline constexpr int kHeadDimStep = 8;
+
+inline constexpr int32_t divide_up(int64_t n, int64_t by) { return static_cast<int32_t>((n + by - 1) / by); }
+
+// Where kernels go. overlaps: the device can begin a kernel while the one before it ends (launch.h).
+struct KernelStream {
+  cudaStream_t stream = nullptr;
+  bool overlaps = false;
+  int n_multiprocessors = 1;
+};
+
+// A weight matrix [rows, cols] in device memory; codes.h says how it lies there.
+struct MatrixView {
+  uint4* units = nullptr;
+  uint16_t* scales = nullptr;    // f16, of quantized types
+  uint16_t* minimums = nullptr;  // f16, of those that have them
+  int32_t rows = 0, cols = 0;
+  int32_t units_per_row = 0, segments = 0;
+};
+
+// How a row of `cols` elements of a type lies on the device. units_per_row is 0 if the type has no layout here.
+struct RowLayout {
+  int32_t units_per_row = 0;
+  int32_t segments = 0;
+  bool has_scales = false, has_minimums = false;
+};
+RowLayout row_layout(DType dtype, int32_t cols);
+
+// raw: `n_groups` times 32 rows as they lie in a file (fewer at the matrix's end) -> groups from first_group on.
+void relayout(const KernelStream& stream, DType dtype, const std::byte* raw, const MatrixView& w, int32_t first_group,
+              int32_t n_groups);
+
+// A batch in device memory; its arrays are one block (batch_block.h).
+struct AttentionTile {  // rows of one sequence
+  uint32_t first_row, n_rows;
+};
+struct BatchView {
+  const int32_t* tokens = nullptr;      // [rows]
+  const uint32_t* positions = nullptr;  // [rows], absolute
+  const uint32_t* tables = nullptr;     // [rows]: where the row's page table starts in pages
+  const uint32_t* logit_rows = nullptr;
+  const AttentionTile* tiles = nullptr;
+  const uint32_t* pages = nullptr;
+};
+
+// y[r] = row tokens[r] of w, times scale; y [n, w.cols]
+void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
+           float* y);
+
+// Rows that a Linear reads: slot rows as they are, or what a RmsNorm or GatedAct makes of them.
+enum class Prepare : uint8_t { kNone, kRmsNorm, kGatedAct };
+struct InputRows {
+  const float* x = nullptr;  // [rows, stride]
+  int32_t stride = 0;
+  int32_t cols = 0;  // of the rows that come out; GatedAct reads twice as many
+  Prepare prepare = Prepare::kNone;
+  const float* norm_weight = nullptr;  // [cols]
+  float eps = 0.0f;
+};
+
+// Stores the prepared rows: the steps RmsNorm and GatedAct by themselves. y [n, cols]
+void prepare_rows(const KernelStream& stream, const InputRows& in, int32_t n, float* y);
+
+// Activations as int16 blocks of 32.
+struct PackedRows {
+  int16_t* q = nullptr;     // [rows, cols]
+  float* d = nullptr;       // [rows, cols / 32]
+  int32_t* sums = nullptr;  // of a block's 32 integers, the same
+};
+void pack_rows(const KernelStream& stream, const InputRows& in, int32_t n, const PackedRows& out);
+
+// y = the rows of x that want logits. [n, width]
+void gather_rows(const KernelStream& stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y);
+
+inline constexpr int kMaxParts = 4;
+struct LinearPart {  // one of the stacked matrices
+  MatrixView w;
+  const float* bias = nullptr;
+  int32_t first_group = 0;  // counted through all parts
+  int32_t column = 0;       // of y
+};
+struct LinearArgs {
+  LinearPart parts[kMaxParts];  // of one type
+  int32_t n_parts = 0, n_groups = 0;
+  int32_t n_rows = 0;
+  InputRows x;
+  PackedRows packed;  // of x; q null: not made, and x is read by each block for itself
+  float* y = nullptr;
+  int32_t y_width = 0;
+  bool accumulate = false;
+  int32_t n_splits = 1;          // blocks that share a group's segments; chosen by linear()
+  float* partial = nullptr;      // segment sums of split products: kMaxTileRows * 32 floats for each group's segment
+  unsigned* arrivals = nullptr;  // [groups], zero between launches
+};
+// Blocks that a product is split into, for each multiprocessor, while it has too few groups.
+inline constexpr int kBlocksPerMultiprocessor = 2;
+
+void linear(const KernelStream& stream, DType dtype, LinearArgs args);
+void linear_of_floats(const KernelStream& stream, DType dtype, LinearArgs args);
+void linear_of_blocks(const KernelStream& stream, DType dtype, LinearArgs args);
+
+// KV pages of one layer: [page][kv head]{ keys [head_dim / unit][page_size][unit], values [page_size][head_dim] }, with
+// units of 16 bytes, so that neighbouring lanes, which have neighbouring positions, read neighbouring units.
+struct KvView {
+  std::byte* memory = nullptr;
+  size_t page_bytes = 0;
+  size_t half_bytes = 0;   // keys, or values, of one head in one page
+  int32_t page_shift = 0;  // log2(page size)
+  int32_t n_kv_heads = 0, n_heads = 0, head_dim = 0;
+  bool is_f16 = true;
+};
+
+struct RopeArgs {
+  float* qkv = nullptr;  // [n, (n_heads + 2 n_kv_heads) * head_dim]
+  const float* cos = nullptr;
+  const float* sin = nullptr;  // [context, head_dim / 2]
+  RopePairs pairs = RopePairs::kInterleaved;
+  KvView kv;
+  BatchView batch;
+};
+void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n);
+
+struct AttentionArgs {
+  const float* qkv = nullptr;
+  float* y = nullptr;  // [rows, n_heads * head_dim]
+  float scale = 0.0f;
+  uint32_t window = 0;  // 0: none
+  KvView kv;
+  BatchView batch;
+  int32_t n_tiles = 0;
+  int32_t heads_per_tile = 0;  // of a KV head's group
+  int32_t n_splits = 1;        // blocks that share a tile's chunks; more than 1 needs:
+  float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][kMaxQueries][head_dim + 2]
+  int32_t max_chunks = 0;
+  unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
+  // Where a tile has one row and all heads of a group: attention does RopeAppend too, if these are given (as RopeArgs).
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  RopePairs pairs = RopePairs::kInterleaved;
+};
+void attention(const KernelStream& stream, const AttentionArgs& args);
+
+// Benches. Reads `bytes` (a multiple of 1 MiB) with `unroll` loads of 16 bytes in flight (1, 4 or 8); a checksum of
+// each block goes to sink [blocks].
+void read_all(const KernelStream& stream, const uint4* data, size_t bytes, int unroll, int blocks, unsigned* sink);
+// blocks * 256 threads, each 8 * iterations multiply-adds.
+void multiply_add(const KernelStream& stream, int iterations, int blocks, float* sink);
+
+}  // namespace llorch::cuda

@@ -1,0 +1,100 @@
+// A plan compiled for a CUDA device: a list of stages whose kernels go into one stream.
+//
+// A stage is one step, or a Linear together with the RMSNorm or gated activation that feeds it, or RopeAppend with its
+// Attention. Decodes of few
+// sequences are recorded, all stages as one graph for each number of rows; what differs between two of them is the
+// batch alone (batch_block.h).
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "backend/cuda/batch_block.h"
+#include "backend/cuda/slots.h"
+#include "backend/cuda/weights.h"
+
+namespace llorch::cuda {
+
+// What a program knows of the device that it runs on.
+struct Device {
+  int index = 0;
+  int n_multiprocessors = 1;
+  bool overlaps_kernels = false;
+  std::string text;  // for messages
+};
+
+class CudaProgram final : public Program {
+ public:
+  CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> weights, const CompileOptions& options,
+              Device device);
+  ~CudaProgram() override;
+
+  std::span<const float> run(const Batch& batch) override;
+  std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override;
+  size_t bytes() const override;
+  const Plan& plan() const override { return plan_; }
+  const CompileOptions& options() const override { return options_; }
+  const PlacedWeights& weights() const override { return *weights_; }
+
+ private:
+  struct Stage {
+    size_t step;
+    bool gathered = false;  // sees only the rows that want logits
+    const Op* prepare =
+        nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input; RopeAppend before Attention
+    bool shown = false;
+  };
+
+  std::vector<Stage> make_stages(const StepSet& shown) const;
+  void begin(const Batch& batch);
+  void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
+  void replay();
+  std::span<const float> hand_out();
+  [[noreturn]] void find_failure();
+  void show(const Stage& stage, const StepVisitor& visit);
+
+  // One overload for each verb: puts its kernels into the stream.
+  void enqueue(const Stage& stage, const Embed& op);
+  void enqueue(const Stage& stage, const RmsNorm& op);
+  void enqueue(const Stage& stage, const Linear& op);
+  void enqueue(const Stage& stage, const RopeAppend& op);
+  void enqueue(const Stage& stage, const Attention& op);
+  void enqueue(const Stage& stage, const GatedAct& op);
+  void enqueue(const Stage& stage, const GatherRows& op);
+
+  InputRows input_of(const Op& op);
+  bool uses(const Linear& op, bool quantized) const;
+  KvView kv_view(uint32_t layer);
+  bool rotates(const Stage& stage) const;
+  uint32_t kv_tiles() const;  // of one row: KV heads, times the tiles of a head's group
+  uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
+  uint32_t width(SlotId id) const { return plan_.slot(id).width; }
+  void allocate_scratch();
+
+  const Plan plan_;
+  const CompileOptions options_;
+  const std::shared_ptr<const CudaWeights> weights_;
+  const Device device_;
+  const Stream stream_;
+  const KernelStream kernels_;  // stream_
+  const uint32_t heads_per_tile_;
+  DeviceSlots slots_;
+  BatchBlock batch_;
+  DeviceArray<std::byte> kv_;  // [layer][page], see KvView
+  DeviceArray<float> cos_, sin_;
+  PinnedArray<float> logits_;        // [max logit rows, vocab]
+  const std::vector<Stage> stages_;  // of run()
+
+  // Packed rows, and sums of products and of attention that several blocks share.
+  PackedRows packed_;
+  DeviceArray<int16_t> packed_q_;
+  DeviceArray<float> packed_d_;
+  DeviceArray<int32_t> packed_sums_;
+  DeviceArray<float> linear_partial_, attention_partial_;
+  DeviceArray<unsigned> linear_arrivals_, attention_arrivals_;
+  uint32_t max_split_tiles_ = 0;  // of attention, for which there is room
+
+  std::map<uint32_t, std::optional<Graph>> graphs_;  // by rows of a decode; empty: it was seen once
+};
+
+}  // namespace llorch::cuda

@@ -1,0 +1,103 @@
+// Kernels on single rows: RMSNorm, gated activation, packing, gathering, rotation and appending to the KV pages. One
+// block a row.
+#include "backend/cuda/launch.h"
+#include "backend/cuda/prepare.h"
+#include "backend/cuda/rope.h"
+
+namespace llorch::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// inverse_norm() of the block's row where it is asked for; every thread gets it.
+__device__ float block_inverse(const InputRows& in, int row) {
+  if (in.prepare != Prepare::kRmsNorm) return 0.0f;
+  auto* shared = reinterpret_cast<float*>(shared_memory());
+  if (warp_id() == 0) {
+    const float inverse = inverse_norm(in, row);
+    if (lane_id() == 0) *shared = inverse;
+  }
+  __syncthreads();
+  return *shared;
+}
+
+__global__ void __launch_bounds__(kThreads) prepare_kernel(InputRows in, float* y) {
+  wait_for_inputs();
+  const int row = static_cast<int>(blockIdx.x);
+  const float inverse = block_inverse(in, row);
+  for (int k = static_cast<int>(threadIdx.x); k < in.cols; k += static_cast<int>(blockDim.x))
+    y[size_t(row) * in.cols + k] = prepared(in, row, k, inverse);
+}
+
+__global__ void __launch_bounds__(kThreads) pack_kernel(InputRows in, PackedRows out) {
+  wait_for_inputs();
+  const int row = static_cast<int>(blockIdx.x);
+  const float inverse = block_inverse(in, row);
+  const int n_blocks = in.cols / kQuantBlock;
+  for (int b = warp_id(); b < n_blocks; b += n_warps()) {
+    const int k = b * kQuantBlock + lane_id();
+    const Quantized v = quantize(prepared(in, row, k, inverse));
+    const int sum = integer_sum(v.q);
+    out.q[size_t(row) * in.cols + k] = static_cast<int16_t>(v.q);
+    if (lane_id() == 0) {
+      out.d[size_t(row) * n_blocks + b] = v.d;
+      out.sums[size_t(row) * n_blocks + b] = sum;
+    }
+  }
+}
+
+__global__ void gather_kernel(const float* x, const uint32_t* rows, int32_t width, float* y) {
+  wait_for_inputs();
+  const float* from = x + size_t{rows[blockIdx.x]} * width;
+  for (int k = static_cast<int>(threadIdx.x); k < width; k += static_cast<int>(blockDim.x))
+    y[size_t{blockIdx.x} * width + k] = from[k];
+}
+
+__global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeArgs a) {
+  wait_for_inputs();
+  const int row = static_cast<int>(blockIdx.x), head_dim = a.kv.head_dim, half = head_dim / 2;
+  const uint32_t position = a.batch.positions[row];
+  const uint32_t page = a.batch.pages[a.batch.tables[row] + (position >> a.kv.page_shift)];
+  const int in_page = static_cast<int>(position & ((1u << a.kv.page_shift) - 1));
+  const float* cos = a.cos + size_t{position} * half;
+  const float* sin = a.sin + size_t{position} * half;
+  float* qkv = a.qkv + size_t(row) * (a.kv.n_heads + 2 * a.kv.n_kv_heads) * head_dim;
+  std::byte* heads = a.kv.memory + size_t{page} * a.kv.page_bytes;
+  const int n_rotated = a.kv.n_heads + a.kv.n_kv_heads;
+  for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
+    const int head = i / half, pair = i % half;
+    const Pair d = pair_of(a.pairs, half, pair);
+    float* x = qkv + size_t(head) * head_dim;
+    float first = x[d.first], second = x[d.second];
+    rotate(first, second, cos[pair], sin[pair]);
+    x[d.first] = first;
+    x[d.second] = second;
+    if (head < a.kv.n_heads) continue;
+    std::byte* keys = heads + size_t(head - a.kv.n_heads) * 2 * a.kv.half_bytes;
+    store_key(a.kv, keys, in_page, d.first, first);
+    store_key(a.kv, keys, in_page, d.second, second);
+  }
+  const float* v = qkv + size_t(n_rotated) * head_dim;
+  for (int i = static_cast<int>(threadIdx.x); i < a.kv.n_kv_heads * head_dim; i += static_cast<int>(blockDim.x))
+    store_value(a.kv, heads + size_t(i / head_dim) * 2 * a.kv.half_bytes + a.kv.half_bytes, in_page, i % head_dim,
+                v[i]);
+}
+
+Shape one_block_a_row(int32_t n) { return {dim3(static_cast<unsigned>(n)), kThreads, sizeof(float)}; }
+
+}  // namespace
+
+void prepare_rows(const KernelStream& stream, const InputRows& in, int32_t n, float* y) {
+  launch(stream, one_block_a_row(n), prepare_kernel, in, y);
+}
+void pack_rows(const KernelStream& stream, const InputRows& in, int32_t n, const PackedRows& out) {
+  launch(stream, one_block_a_row(n), pack_kernel, in, out);
+}
+void gather_rows(const KernelStream& stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y) {
+  launch(stream, one_block_a_row(n), gather_kernel, x, rows, width, y);
+}
+void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n) {
+  launch(stream, one_block_a_row(n), rope_append_kernel, args);
+}
+
+}  // namespace llorch::cuda

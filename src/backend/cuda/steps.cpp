@@ -1,0 +1,149 @@
+// What each verb puts into the stream.
+#include <algorithm>
+#include <bit>
+
+#include "backend/cuda/program.h"
+
+namespace llorch::cuda {
+namespace {
+
+// Up to so many rows a Linear's blocks each make their own input from what feeds it (norm, activation, int16 blocks):
+// cheaper than one more kernel to wait for. More rows are prepared once.
+constexpr uint32_t kFusedRows = 2;
+
+// Blocks that attention is split into, for each multiprocessor, and for each tile.
+constexpr uint32_t kBlocksPerMultiprocessorOfAttention = 2, kMaxSplits = 32;
+
+}  // namespace
+
+void CudaProgram::enqueue(const Stage& stage, const Embed& op) {
+  const CudaWeights::Matrix& table = weights_->matrix(op.table);
+  embed(kernels_, table.dtype, table.view, batch_.view().tokens, static_cast<int32_t>(rows_of(stage)), op.scale,
+        slots_.data(op.y));
+}
+
+InputRows CudaProgram::input_of(const Op& op) {
+  InputRows in;
+  const SlotId x = *input_slot(op);
+  in.x = slots_.data(x);
+  in.stride = in.cols = static_cast<int32_t>(width(x));
+  if (const auto* norm = std::get_if<RmsNorm>(&op)) {
+    in.prepare = Prepare::kRmsNorm;
+    in.norm_weight = weights_->vector(norm->weight);
+    in.eps = norm->eps;
+  } else if (std::holds_alternative<GatedAct>(op)) {
+    in.prepare = Prepare::kGatedAct;
+    in.cols = in.stride / 2;
+  }
+  return in;
+}
+
+void CudaProgram::enqueue(const Stage& stage, const RmsNorm& op) {
+  prepare_rows(kernels_, input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
+}
+
+void CudaProgram::enqueue(const Stage& stage, const GatedAct& op) {
+  prepare_rows(kernels_, input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
+}
+
+void CudaProgram::enqueue(const Stage& stage, const GatherRows& op) {
+  gather_rows(kernels_, slots_.data(op.x), batch_.view().logit_rows, static_cast<int32_t>(rows_of(stage)),
+              static_cast<int32_t>(width(op.x)), slots_.data(op.y));
+}
+
+bool CudaProgram::uses(const Linear& op, bool quantized) const {
+  return std::any_of(op.weights.begin(), op.weights.end(),
+                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
+}
+
+void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
+  const auto rows = static_cast<int32_t>(rows_of(stage));
+  const bool prepares = rows_of(stage) > kFusedRows;
+  InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
+  const bool packs = prepares && uses(op, true);
+  if (packs) pack_rows(kernels_, in, rows, packed_);
+  if (prepares && uses(op, false) && in.prepare != Prepare::kNone) {
+    prepare_rows(kernels_, in, rows, slots_.data(op.x));  // as if it were not fused
+    in = input_of(op);
+  }
+  int32_t column = 0;
+  for (size_t i = 0; i < op.weights.size();) {
+    LinearArgs args;
+    const DType dtype = weights_->matrix(op.weights[i]).dtype;
+    for (; i < op.weights.size() && args.n_parts < kMaxParts && weights_->matrix(op.weights[i]).dtype == dtype; ++i) {
+      const MatrixView& w = weights_->matrix(op.weights[i]).view;
+      args.parts[args.n_parts++] = {w, op.biases.empty() ? nullptr : weights_->vector(op.biases[i]), args.n_groups,
+                                    column};
+      args.n_groups += divide_up(w.rows, kGroup);
+      column += w.rows;
+    }
+    args.n_rows = rows;
+    args.x = in;
+    if (packs) args.packed = packed_;
+    args.y = slots_.data(op.y);
+    args.y_width = static_cast<int32_t>(width(op.y));
+    args.accumulate = op.accumulate;
+    args.partial = linear_partial_.data();
+    args.arrivals = linear_arrivals_.data();
+    linear(kernels_, dtype, args);
+  }
+}
+
+KvView CudaProgram::kv_view(uint32_t layer) {
+  const Heads& h = plan_.heads;
+  KvView view;
+  view.half_bytes = size_t{options_.kv.page_size} * h.head_dim * block_bytes(options_.kv.dtype);
+  view.page_bytes = 2 * view.half_bytes * h.n_kv_heads;
+  view.memory = kv_.data() + size_t{layer} * options_.kv.n_pages * view.page_bytes;
+  view.page_shift = std::countr_zero(options_.kv.page_size);
+  view.n_kv_heads = static_cast<int32_t>(h.n_kv_heads);
+  view.n_heads = static_cast<int32_t>(h.n_heads);
+  view.head_dim = static_cast<int32_t>(h.head_dim);
+  view.is_f16 = options_.kv.dtype == DType::kF16;
+  return view;
+}
+
+uint32_t CudaProgram::kv_tiles() const {
+  const Heads& h = plan_.heads;
+  return h.n_kv_heads * static_cast<uint32_t>(divide_up(h.n_heads / h.n_kv_heads, heads_per_tile_));
+}
+
+void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
+  const RopeArgs args = {slots_.data(op.qkv), cos_.data(), sin_.data(), op.pairs, kv_view(op.layer), batch_.view()};
+  rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
+}
+
+// Whether attention's blocks do the fused RopeAppend: each has a row's whole group of heads.
+bool CudaProgram::rotates(const Stage& stage) const {
+  return stage.prepare != nullptr && batch_.is_one_row_each() && kv_tiles() == plan_.heads.n_kv_heads;
+}
+
+void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
+  if (stage.prepare != nullptr && !rotates(stage)) enqueue(stage, std::get<RopeAppend>(*stage.prepare));
+  AttentionArgs args;
+  args.qkv = slots_.data(op.qkv);
+  args.y = slots_.data(op.y);
+  args.scale = op.scale;
+  args.window = op.window;
+  args.kv = kv_view(op.layer);
+  args.batch = batch_.view();
+  args.n_tiles = static_cast<int32_t>(batch_.tiles());
+  args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
+  args.partial = attention_partial_.data();
+  args.max_chunks = divide_up(plan_.context(), kChunk);
+  args.arrivals = attention_arrivals_.data();
+  if (rotates(stage)) {
+    args.cos = cos_.data();
+    args.sin = sin_.data();
+    args.pairs = std::get<RopeAppend>(*stage.prepare).pairs;
+  }
+  if (batch_.tiles() <= max_split_tiles_) {
+    const uint32_t wanted = kBlocksPerMultiprocessorOfAttention * static_cast<uint32_t>(device_.n_multiprocessors) /
+                            (batch_.tiles() * kv_tiles());
+    args.n_splits = static_cast<int32_t>(
+        std::clamp<uint32_t>(wanted, 1, std::min(kMaxSplits, static_cast<uint32_t>(args.max_chunks))));
+  }
+  attention(kernels_, args);
+}
+
+}  // namespace llorch::cuda

@@ -1,0 +1,47 @@
+// Runs one kernel launch on the calling thread: a fiber for each CUDA thread of a block, one block after another.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_size = 1, unsigned y_size = 1, unsigned z_size = 1) : x(x_size), y(y_size), z(z_size) {}
+};
+using uint3 = dim3;
+
+namespace cuda_emulator {
+
+// What a running CUDA thread knows of itself.
+struct Lane {
+  uint3 thread_index, block_index;
+  dim3 block_size, grid_size;
+  int lane = 0, warp = 0;
+};
+
+// In which order blocks run, and inside a block warps and the threads of a warp: what depends on it is a bug.
+enum class Order { kForward, kReverse, kShuffled };
+
+struct Launch {
+  dim3 grid, block;
+  size_t shared_bytes = 0;
+  Order order = Order::kForward;
+  std::function<void()> kernel;
+};
+
+inline constexpr size_t kMaxSharedBytes = 48 << 10;  // what a block gets without asking for more
+inline constexpr unsigned kMaxThreads = 1024;
+
+// Runs all blocks. Throws std::runtime_error if threads meet at different barriers, if some wait while others have
+// returned, or if a block writes behind its shared memory. Shared memory holds NaN when a block starts.
+void execute(const Launch& launch);
+
+// For code inside kernels.
+inline constinit thread_local Lane* running_lane = nullptr;
+inline Lane& lane() { return *running_lane; }
+void block_barrier();                           // __syncthreads
+uint32_t exchange(uint32_t value, int source);  // all lanes of a warp give a value, each gets its source's
+unsigned char* dynamic_shared();                // of the block, 16-byte aligned
+
+}  // namespace cuda_emulator

@@ -1,0 +1,275 @@
+// The emulated CUDA runtime: devices that differ in size and in the order in which they run blocks, memory between
+// guards, streams that run late.
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+namespace cuda_emulator {
+namespace {
+
+constexpr size_t kGuard = 1024;
+constexpr size_t kAlign = 256;
+constexpr unsigned char kPoison = 0xff;  // what new memory and its guards hold: NaN as a float
+constexpr size_t kMemory = size_t{4} << 30;
+// Sizes differ too, so that work is cut in other ways.
+constexpr int kMultiprocessors[] = {4, 32, 132};
+constexpr Order kOrders[] = {Order::kForward, Order::kReverse, Order::kShuffled};
+constexpr const char* kNames[] = {"emulated GPU, blocks forward", "emulated GPU, blocks in reverse",
+                                  "emulated GPU, blocks shuffled"};
+
+thread_local int current_device = 0;
+thread_local cudaError_t last_error = cudaSuccess;
+thread_local std::string last_message;
+
+cudaError_t result(cudaError_t error, const std::string& message = {}) {
+  if (error != cudaSuccess) {
+    last_error = error;
+    last_message = message;
+  }
+  return error;
+}
+
+// All device memory; threads share it.
+class Memory {
+ public:
+  static Memory& all() {
+    static Memory memory;
+    return memory;
+  }
+
+  void* allocate(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    if (used_ + bytes > kMemory) return nullptr;
+    const size_t total = (bytes + 2 * kGuard + kAlign - 1) / kAlign * kAlign;
+    auto* block = static_cast<unsigned char*>(std::aligned_alloc(kAlign, total));
+    if (block == nullptr) return nullptr;
+    std::fill_n(block, total, kPoison);
+    used_ += bytes;
+    blocks_[block + kGuard] = bytes;
+    return block + kGuard;
+  }
+
+  bool free(void* memory) {
+    const std::lock_guard lock(mutex_);
+    const auto it = blocks_.find(static_cast<unsigned char*>(memory));
+    if (it == blocks_.end() || !is_sound(*it)) return false;
+    used_ -= it->second;
+    std::free(it->first - kGuard);
+    blocks_.erase(it);
+    return true;
+  }
+
+  // Whether nothing was written between the blocks.
+  bool are_sound() {
+    const std::lock_guard lock(mutex_);
+    return std::all_of(blocks_.begin(), blocks_.end(), is_sound);
+  }
+
+  size_t used() const { return used_; }
+
+ private:
+  static bool is_sound(const std::pair<unsigned char* const, size_t>& block) {
+    const auto holds = [](unsigned char c) { return c == kPoison; };
+    return std::all_of(block.first - kGuard, block.first, holds) &&
+           std::all_of(block.first + block.second, block.first + block.second + kGuard, holds);
+  }
+
+  std::mutex mutex_;
+  std::map<unsigned char*, size_t> blocks_;
+  size_t used_ = 0;
+};
+
+}  // namespace
+
+using Work = std::function<void()>;
+
+class Graph {
+ public:
+  std::vector<Work> work;
+};
+
+struct Event {
+  Stream* stream = nullptr;
+  std::chrono::steady_clock::time_point at;
+};
+
+class Stream {
+ public:
+  explicit Stream(int stream_device) : device(stream_device) {}
+
+  void enqueue(Work work) {
+    if (capturing)
+      capturing->work.push_back(std::move(work));
+    else
+      queue_.push_back(std::move(work));
+  }
+
+  // Nothing runs before somebody waits: memory that the host reuses or frees too early is wrong, as on a device.
+  cudaError_t drain() {
+    try {
+      for (; !queue_.empty(); queue_.pop_front()) queue_.front()();
+    } catch (const std::exception& error) {
+      queue_.clear();
+      return result(cudaErrorLaunchFailure, error.what());
+    }
+    if (!Memory::all().are_sound())
+      return result(cudaErrorIllegalAddress, "memory between two allocations was written");
+    return cudaSuccess;
+  }
+
+  const int device;
+  std::unique_ptr<Graph> capturing;
+
+ private:
+  std::deque<Work> queue_;
+};
+
+cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, std::function<void()> kernel) {
+  const unsigned threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
+  if (threads == 0 || threads > kMaxThreads || config.dynamicSmemBytes > kMaxSharedBytes || config.gridDim.x == 0 ||
+      config.gridDim.y == 0 || config.gridDim.z == 0 || config.gridDim.y > 65535 || config.gridDim.z > 65535)
+    return result(cudaErrorInvalidConfiguration);
+  const auto launch = std::make_shared<Launch>(Launch{config.gridDim, config.blockDim, config.dynamicSmemBytes,
+                                                      kOrders[config.stream->device], std::move(kernel)});
+  config.stream->enqueue([launch] { execute(*launch); });
+  return cudaSuccess;
+}
+
+}  // namespace cuda_emulator
+
+using cuda_emulator::Memory;
+using cuda_emulator::result;
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    default:
+      return "cudaError";
+  }
+}
+const char* cudaGetErrorString(cudaError_t) {
+  return cuda_emulator::last_message.empty() ? "emulated error" : cuda_emulator::last_message.c_str();
+}
+cudaError_t cudaGetLastError() { return std::exchange(cuda_emulator::last_error, cudaSuccess); }
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = static_cast<int>(std::size(cuda_emulator::kOrders));
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= static_cast<int>(std::size(cuda_emulator::kOrders)))
+    return result(cudaErrorInvalidDevice);
+  cuda_emulator::current_device = device;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {{}, 9, 0, cuda_emulator::kMultiprocessors[device], cuda_emulator::kMemory};
+  std::strncpy(properties->name, cuda_emulator::kNames[device], sizeof properties->name - 1);
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *total = cuda_emulator::kMemory;
+  *free = *total - Memory::all().used();
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  *memory = Memory::all().allocate(bytes);
+  return *memory == nullptr ? result(cudaErrorMemoryAllocation) : cudaSuccess;
+}
+cudaError_t cudaFree(void* memory) {
+  if (memory == nullptr || Memory::all().free(memory)) return cudaSuccess;
+  return result(cudaErrorIllegalAddress, "freed memory was written outside its bounds, or was not allocated");
+}
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+  *memory = std::malloc(bytes);
+  return *memory == nullptr ? result(cudaErrorMemoryAllocation) : cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  stream->enqueue([=] { std::memcpy(to, from, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t stream) {
+  stream->enqueue([=] { std::memset(at, value, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new cuda_emulator::Stream(cuda_emulator::current_device);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return stream->drain(); }
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  stream->capturing = std::make_unique<cuda_emulator::Graph>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = stream->capturing.release();
+  return *graph == nullptr ? result(cudaErrorInvalidValue) : cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new cuda_emulator::Graph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  for (const auto& work : exec->work) stream->enqueue(work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new cuda_emulator::Event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->stream = stream;
+  stream->enqueue([event] { event->at = std::chrono::steady_clock::now(); });
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return event->stream == nullptr ? cudaSuccess : event->stream->drain();
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  *ms = std::chrono::duration<float, std::milli>(end->at - begin->at).count();
+  return cudaSuccess;
+}

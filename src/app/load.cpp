@@ -77,10 +77,12 @@ void add_backend_options(CLI::App& command, LoadOptions& options) {
 
 void add_kv_dtype_option(CLI::App& command, LoadOptions& options) {
   command.add_option("--kv-dtype", options.kv_dtype, "What keys and values are rounded to (default: f16)")
-      ->check(CLI::IsMember({"f16", "f32"}));
+      ->check(CLI::IsMember({"f16", "f32", "q8_0"}));
 }
 
-DType kv_dtype_of(const LoadOptions& options) { return options.kv_dtype == "f32" ? DType::kF32 : DType::kF16; }
+DType kv_dtype_of(const LoadOptions& options) {
+  return options.kv_dtype == "f32" ? DType::kF32 : options.kv_dtype == "q8_0" ? DType::kQ8_0 : DType::kF16;
+}
 
 std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
   const std::string name = options.backend.empty() ? "cpu" : options.backend;

@@ -21,7 +21,7 @@ struct LoadOptions {
   std::string backend;  // empty: the best one that is compiled in and present
   int device = 0;
   std::string numerics;  // empty: "exact"
-  std::string kv_dtype;  // "f16" or "f32"; empty: f16
+  std::string kv_dtype;  // "f16", "f32" or "q8_0"; empty: f16
   int threads = 0;       // 0: one for each processor
   uint32_t context = 0;  // 0: the model's, or what fits
   uint64_t kv_memory = 0;

@@ -24,7 +24,7 @@ constexpr const char* kIsas[] = {"avx2", "avx512", "avx512vnni", "neon"};
 constexpr int kThreads[] = {1, 2, 3};
 
 // For emulators (scripts/test-neon): with LLORCH_CONFORMANCE_SHORT set, no batch above 17 rows but in attention, two
-// threads, and each attention case with one of its six page sizes and KV types. All verbs, dtypes and widths stay.
+// threads, and each attention case with one of its nine page sizes and KV types. All verbs, dtypes and widths stay.
 bool is_short() { return std::getenv("LLORCH_CONFORMANCE_SHORT") != nullptr; }
 std::span<const uint32_t> rows_to_run() { return std::span(kRows).first(is_short() ? 4 : 6); }
 std::span<const int> threads_to_run() { return is_short() ? std::span(kThreads).subspan(1, 1) : std::span(kThreads); }
@@ -248,15 +248,15 @@ std::vector<Batch> growing_batches(Random& random, uint32_t page_size, uint32_t 
 }
 
 TEST_F(Conformance, RopeAppendAndAttention) {
-  const AttentionCase cases[] = {{{4, 2, 8}, 0},   {{9, 3, 64}, 0},  {{8, 1, 32}, 0},  {{5, 5, 80}, 0},
-                                 {{20, 2, 16}, 0}, {{3, 1, 128}, 0}, {{2, 2, 256}, 0}, {{6, 3, 16}, 37},
-                                 {{8, 2, 8}, 1},   {{4, 4, 24}, 100}};
+  const AttentionCase cases[] = {{{4, 2, 8}, 0},   {{9, 3, 64}, 0},   {{8, 1, 32}, 0},  {{5, 5, 80}, 0},
+                                 {{20, 2, 16}, 0}, {{3, 1, 128}, 0},  {{2, 2, 256}, 0}, {{6, 3, 16}, 37},
+                                 {{8, 2, 8}, 1},   {{4, 4, 24}, 100}, {{3, 3, 96}, 0}};
   int combination = -1;
   for (const AttentionCase& c : cases)
     for (const uint32_t page_size : {16u, 32u, 64u})
-      for (const DType kv : {DType::kF16, DType::kF32}) {
+      for (const DType kv : {DType::kF16, DType::kF32, DType::kQ8_0}) {
         ++combination;
-        if (is_short() && combination % 6 != combination / 6 % 6) continue;  // another of the six with each case
+        if (is_short() && combination % 9 != combination / 9 * 2 % 9) continue;  // another of the nine with each case
         SCOPED_TRACE(fmt::format("{} heads on {} of {}, window {}, pages of {}, kv {}", c.heads.n_heads,
                                  c.heads.n_kv_heads, c.heads.head_dim, c.window, page_size, to_string(kv)));
         RandomWeights weights(c.heads.head_dim * 31 + page_size);

@@ -63,10 +63,12 @@ Files open_files(const LoadOptions& options, const Backend& device) {
 
 void add_kv_dtype_option(CLI::App& command, LoadOptions& options) {
   command.add_option("--kv-dtype", options.kv_dtype, "What keys and values are rounded to (default: f16)")
-      ->check(CLI::IsMember({"f16", "f32"}));
+      ->check(CLI::IsMember({"f16", "f32", "q8_0"}));
 }
 
-DType kv_dtype_of(const LoadOptions& options) { return options.kv_dtype == "f32" ? DType::kF32 : DType::kF16; }
+DType kv_dtype_of(const LoadOptions& options) {
+  return options.kv_dtype == "f32" ? DType::kF32 : options.kv_dtype == "q8_0" ? DType::kQ8_0 : DType::kF16;
+}
 
 void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_positional) {
   const std::string what = "Model: a directory, a .safetensors or .gguf file, or an installed model's name";

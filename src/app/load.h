@@ -22,7 +22,7 @@ struct LoadOptions {
   std::string backend;  // empty: the best one that is compiled in and present
   int device = 0;
   std::string numerics;  // empty: "exact"
-  std::string kv_dtype;  // "f16" or "f32"; empty: f16
+  std::string kv_dtype;  // "f16", "f32" or "q8_0"; empty: f16
   int threads = 0;       // 0: one for each processor
   std::string isa;       // of the cpu backend; empty: the best
   uint32_t context = 0;  // 0: the model's, or what fits

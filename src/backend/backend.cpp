@@ -58,12 +58,18 @@ void check_kv(const KvShape& kv) {
   const uint32_t size = kv.page_size;
   if (size < 16 || size > KvShape::kMaxPageSize || (size & (size - 1)) != 0)
     fail("KV page size: expected a power of two from 16 to {}, got {}", KvShape::kMaxPageSize, size);
-  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32)
-    fail("KV dtype: expected f16 or f32, got {}", to_string(kv.dtype));
+  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32 && kv.dtype != DType::kQ8_0)
+    fail("KV dtype: expected f16, f32 or q8_0, got {}", to_string(kv.dtype));
+}
+
+size_t kv_head_bytes(uint32_t head_dim, DType dtype) {
+  if (dtype == DType::kQ8_0) return head_dim + size_t{2} * ((head_dim + kKvBlock - 1) / kKvBlock);
+  return head_dim * block_bytes(dtype);
 }
 
 size_t kv_page_bytes(const Plan& plan, const KvShape& kv) {
-  return size_t{2} * plan.n_layers * plan.heads.n_kv_heads * plan.heads.head_dim * kv.page_size * block_bytes(kv.dtype);
+  return size_t{2} * plan.n_layers * plan.heads.n_kv_heads * kv.page_size *
+         kv_head_bytes(plan.heads.head_dim, kv.dtype);
 }
 
 void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options) {

@@ -20,7 +20,7 @@ namespace llorch {
 struct KvShape {
   uint32_t n_pages = 0;
   uint32_t page_size = 64;    // positions; a power of two, 16..64
-  DType dtype = DType::kF16;  // f16 or f32
+  DType dtype = DType::kF16;  // f16, f32 or q8_0
 
   static constexpr uint32_t kMaxPageSize = 64;
 };
@@ -28,7 +28,13 @@ struct KvShape {
 // Throws Error if page_size or dtype is not one of those stated above.
 void check_kv(const KvShape& kv);
 
-// Bytes of one page: 2 (K, V) * layers * kv heads * head_dim * page_size * element.
+// Elements of a head that share a scale in q8_0; the last of a head may be fewer.
+inline constexpr uint32_t kKvBlock = 32;
+
+// Bytes of one head's key, or value, at one position: of q8_0 a byte an element and a binary16 for each block.
+size_t kv_head_bytes(uint32_t head_dim, DType dtype);
+
+// Bytes of one page: 2 (K, V) * layers * kv heads * page_size * kv_head_bytes().
 size_t kv_page_bytes(const Plan& plan, const KvShape& kv);
 
 // One flat list of rows for all sequences. Decode is a sequence with one row, prefill has many. The rows of a sequence

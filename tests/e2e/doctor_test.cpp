@@ -119,7 +119,7 @@ TEST(DoctorCommand, MistakesOfTheCallerExitWithTwo) {
       {tiny + " --tokens 1,99999", "token 99999 at position 1 is not in the vocabulary"},
       {tiny + " --tokens 1,x", "--tokens"},
       {tiny + " --tokens 1 --prompt x", "--prompt"},
-      {tiny + " --kv-dtype q8_0", "--kv-dtype"},
+      {tiny + " --kv-dtype q4_0", "--kv-dtype"},
       {tiny + " --nothing", "--nothing"}};
   for (const auto& [arguments, message] : mistakes) {
     const Result result = llorch("doctor " + arguments);

@@ -68,6 +68,7 @@ WholeModel make_model(const std::string& name) {
   if (name == "q5_0") return small_llama("q5_0", {DType::kQ5_0});
   if (name == "q4_k") return small_k_llama("q4_k", DType::kQ4_K);
   if (name == "q6_k") return small_k_llama("q6_k", DType::kQ6_K);
+  if (name == "q8_0 kv") return small_k_llama("q8_0 kv", DType::kF32);  // heads of 64: two blocks
   if (name == "bias") return small_llama("bias", {DType::kF32}, true);
   if (name == "loud") return small_llama("loud", {DType::kF32}, true, 1e6f);
   if (name == "window") return changed<Attention>(make_model("f32"), [](Attention& op) { op.window = 21; });
@@ -83,7 +84,8 @@ const WholeModel& model(const std::string& name) {
 
 Diagnosis diagnosis_of(const WholeModel& m) {
   const auto subject = make_cpu_backend({1, ""}), reference = make_reference_backend();
-  return diagnose(*subject, *reference, m.plan, m.source, {});
+  const DType kv = m.name == "q8_0 kv" ? DType::kQ8_0 : DType::kF16;
+  return diagnose(*subject, *reference, m.plan, m.source, {.kv_dtype = kv});
 }
 
 class Mutation : public ::testing::TestWithParam<PlantedBug> {

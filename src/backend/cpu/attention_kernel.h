@@ -27,6 +27,17 @@ template <typename L>
   return L::load_first(p, n);
 }
 
+template <typename L>
+[[gnu::always_inline]] inline typename L::F load_kv(const int8_t* p) {
+  return L::load_8bit(p);
+}
+template <typename L>
+[[gnu::always_inline]] inline typename L::F load_kv_first(const int8_t* p, int n) {
+  int8_t whole[16] = {};
+  for (int i = 0; i < n && i < 16; ++i) whole[i] = p[i];
+  return L::load_8bit(whole);
+}
+
 // One tile's walk over its positions.
 template <typename L, typename Kv, int kQueries>
 struct AttentionTile {
@@ -39,6 +50,7 @@ struct AttentionTile {
   alignas(64) float p[kQueries][kChunk];
   float chunk_m[kQueries], chunk_l[kQueries], scale_old[kQueries], scale_new[kQueries];
   const Kv *k_rows[kChunk / 16], *v_rows[kChunk / 16];
+  const uint16_t *k_scales[kChunk / 16], *v_scales[kChunk / 16];  // in 8 bit
 
   explicit AttentionTile(const AttentionArgs& args) : a(args) {}
 
@@ -94,6 +106,11 @@ struct AttentionTile {
       const size_t page = a.pages[position >> a.page_shift] * a.page_stride;
       k_rows[i] = reinterpret_cast<const Kv*>(a.k + page) + static_cast<size_t>(in_page) * a.head_dim;
       v_rows[i] = reinterpret_cast<const Kv*>(a.v + page) + static_cast<size_t>(in_page) * a.head_dim;
+      if constexpr (sizeof(Kv) == 1) {
+        const size_t scales = page + (static_cast<size_t>(a.head_dim) << a.page_shift);
+        k_scales[i] = reinterpret_cast<const uint16_t*>(a.k + scales) + static_cast<size_t>(in_page) * n_blocks();
+        v_scales[i] = reinterpret_cast<const uint16_t*>(a.v + scales) + static_cast<size_t>(in_page) * n_blocks();
+      }
     }
   }
 
@@ -107,7 +124,8 @@ struct AttentionTile {
       F sum[kQueries];
       for (int q = 0; q < kQueries; ++q) sum[q] = L::zero();
       for (int d = 0; d < a.head_dim; ++d) {
-        const F key = load_kv<L>(k + d * 16);
+        F key = load_kv<L>(k + d * 16);
+        if constexpr (sizeof(Kv) == 1) key = L::mul(key, L::load_f16(k_scales[offset / 16] + d / kQuantBlock * 16));
         for (int q = 0; q < kQueries; ++q) sum[q] = L::fma(L::set1(a.q[q][d]), key, sum[q]);
       }
       for (int q = 0; q < kQueries; ++q) L::store(p[q] + offset, L::mul(sum[q], L::set1(a.scale)));
@@ -195,8 +213,12 @@ struct AttentionTile {
   // Sixteen elements from d on of the value at position i of the chunk.
   [[gnu::always_inline]] F value(int i, int d) const {
     const Kv* v = v_rows[i / 16] + static_cast<size_t>(i % 16) * a.head_dim + d;
-    return a.head_dim - d >= 16 ? load_kv<L>(v) : load_kv_first<L>(v, a.head_dim - d);
+    const F elements = a.head_dim - d >= 16 ? load_kv<L>(v) : load_kv_first<L>(v, a.head_dim - d);
+    if constexpr (sizeof(Kv) > 1) return elements;
+    return L::mul(elements, L::set1_f16(v_scales[i / 16][i % 16 * n_blocks() + d / kQuantBlock]));
   }
+
+  int n_blocks() const { return (a.head_dim + kQuantBlock - 1) / kQuantBlock; }
 };
 
 template <typename L, typename Kv>

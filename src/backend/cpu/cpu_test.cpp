@@ -258,9 +258,9 @@ TEST(CpuBackend, RefusesOtherKvMemory) {
   for (const uint32_t size : {0u, 8u, 48u, 128u})
     EXPECT_EQ(refusal([&](CompileOptions& o) { o.kv.page_size = size; }),
               fmt::format("KV page size: expected a power of two from 16 to 64, got {}", size));
-  for (const DType dtype : {DType::kBF16, DType::kQ8_0})
+  for (const DType dtype : {DType::kBF16, DType::kQ4_0})
     EXPECT_EQ(refusal([&](CompileOptions& o) { o.kv.dtype = dtype; }),
-              fmt::format("KV dtype: expected f16 or f32, got {}", to_string(dtype)));
+              fmt::format("KV dtype: expected f16, f32 or q8_0, got {}", to_string(dtype)));
 }
 
 TEST(CpuBackend, RefusesWeightsThatAreNotThePlans) {

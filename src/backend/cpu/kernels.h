@@ -72,9 +72,11 @@ struct RopeArgs {
   const float* sin = nullptr;  // [head_dim / 2]
   int32_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   RopePairs pairs = RopePairs::kInterleaved;
-  std::byte* k = nullptr;  // where this position's key of KV head 0 goes: element d at d * 16
-  std::byte* v = nullptr;  // value of KV head 0: contiguous
-  size_t head_stride = 0;  // bytes from a KV head to the next
+  std::byte* k = nullptr;         // where this position's key of KV head 0 goes: element d at d * 16
+  std::byte* v = nullptr;         // value of KV head 0: contiguous
+  std::byte* k_scales = nullptr;  // in 8 bit, of KV head 0: block b at b * 16
+  std::byte* v_scales = nullptr;  // contiguous
+  size_t head_stride = 0;         // bytes from a KV head to the next
 };
 
 struct Kernels {
@@ -89,8 +91,10 @@ struct Kernels {
   void (*gated_silu)(const float* gate, const float* up, int n, float* y);
   void (*rope_append_f16)(const RopeArgs&);
   void (*rope_append_f32)(const RopeArgs&);
+  void (*rope_append_q8)(const RopeArgs&);
   void (*attention_f16)(const AttentionArgs&);
   void (*attention_f32)(const AttentionArgs&);
+  void (*attention_q8)(const AttentionArgs&);
   // Benches: read every byte once (a multiple of 4096) in one, two, four streams; return a checksum.
   double (*read_loops[3])(const std::byte* data, size_t bytes);
   double (*fma_loop)(long iterations);  // benches: fma_lanes * iterations multiply-adds

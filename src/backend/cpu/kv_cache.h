@@ -1,5 +1,7 @@
 // The CPU's KV pages: one allocation, [layer][page][kv head]{ keys [page_size / 16][head_dim][16], values [page_size]
-// [head_dim] }. Keys lie with 16 positions side by side, so that one position is one vector lane of the scores.
+// [head_dim] }. Keys lie with 16 positions side by side, so that one position is one vector lane of the scores. In 8
+// bit, f16 scales stand behind the keys, [page_size / 16][blocks of a head][16], and behind the values,
+// [page_size][blocks].
 #pragma once
 
 #include <bit>
@@ -14,7 +16,8 @@ class KvCache {
   KvCache(const Plan& plan, const KvShape& kv)
       : kv_(kv),
         head_dim_(plan.heads.head_dim),
-        half_(size_t{kv.page_size} * head_dim_ * block_bytes(kv.dtype)),
+        element_(kv.dtype == DType::kQ8_0 ? 1 : block_bytes(kv.dtype)),
+        half_(size_t{kv.page_size} * kv_head_bytes(plan.heads.head_dim, kv.dtype)),
         page_(2 * half_ * plan.heads.n_kv_heads),
         memory_(size_t{plan.n_layers} * kv.n_pages * page_) {}
 
@@ -27,19 +30,30 @@ class KvCache {
   size_t page_stride() const { return page_; }
 
   // Where position `in_page` of a page starts among its keys (element d at d * 16) and values.
-  size_t key_offset(uint32_t in_page) const {
-    return (size_t{in_page} / 16 * 16 * head_dim_ + in_page % 16) * block_bytes(kv_.dtype);
+  size_t key_offset(uint32_t in_page) const { return among_lanes(in_page, head_dim_) * element_; }
+  size_t value_offset(uint32_t in_page) const { return size_t{in_page} * head_dim_ * element_; }
+  // In 8 bit: where the scales of that position start (of block b 16 halves further for a key, one for a value).
+  size_t key_scale_offset(uint32_t in_page) const {
+    return scales() + among_lanes(in_page, n_blocks()) * sizeof(uint16_t);
   }
-  size_t value_offset(uint32_t in_page) const { return size_t{in_page} * head_dim_ * block_bytes(kv_.dtype); }
+  size_t value_scale_offset(uint32_t in_page) const {
+    return scales() + size_t{in_page} * n_blocks() * sizeof(uint16_t);
+  }
 
   int page_shift() const { return std::countr_zero(kv_.page_size); }
   size_t bytes() const { return memory_.bytes(); }
-  void poison() { std::fill_n(memory_.data(), memory_.bytes(), std::byte{0xff}); }  // NaN in f16 and f32
+  void poison() { std::fill_n(memory_.data(), memory_.bytes(), std::byte{0xff}); }  // NaN, the scales of 8 bit too
 
  private:
+  // Place of a position in [page_size / 16][n][16].
+  static size_t among_lanes(uint32_t in_page, size_t n) { return size_t{in_page} / 16 * 16 * n + in_page % 16; }
+  size_t scales() const { return size_t{kv_.page_size} * head_dim_; }
+  size_t n_blocks() const { return (head_dim_ + kKvBlock - 1) / kKvBlock; }
+
   KvShape kv_;
   size_t head_dim_;
-  size_t half_;  // bytes of the keys (or values) of one head in one page
+  size_t element_;  // bytes
+  size_t half_;     // bytes of the keys (or values) of one head in one page
   size_t page_;
   Buffer memory_;
 };

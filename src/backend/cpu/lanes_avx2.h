@@ -36,6 +36,10 @@ struct Avx2Lanes {
   }
   static F load_f16(const uint16_t* p) { return {half8(p), half8(p + 8)}; }
   static F load_bf16(const uint16_t* p) { return {bfloat8(p), bfloat8(p + 8)}; }
+  static F set1_f16(uint16_t x) {
+    const __m256 wide = _mm256_cvtph_ps(_mm_set1_epi16(static_cast<int16_t>(x)));
+    return {wide, wide};
+  }
   static F load_8bit(const uint8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),

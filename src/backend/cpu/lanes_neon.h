@@ -52,6 +52,9 @@ struct NeonLanes {
   static F load_bf16(const uint16_t* p) {
     return each<F>([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
   }
+  static F set1_f16(uint16_t x) {
+    return each<F>([&](int) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(x))); });
+  }
   static F load_8bit(const uint8_t* p) {
     const uint8x16_t bytes = vld1q_u8(p);
     const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);

@@ -196,7 +196,9 @@ void CpuProgram::step(const Stage& stage, const GatherRows& op, uint32_t task, i
 void CpuProgram::step(const Stage& stage, const RopeAppend& op, uint32_t task, int) {
   const Heads& h = plan_.heads;
   const uint32_t page_size = options_.kv.page_size;
-  const auto kernel = options_.kv.dtype == DType::kF16 ? kernels_.rope_append_f16 : kernels_.rope_append_f32;
+  const auto kernel = options_.kv.dtype == DType::kF16   ? kernels_.rope_append_f16
+                      : options_.kv.dtype == DType::kF32 ? kernels_.rope_append_f32
+                                                         : kernels_.rope_append_q8;
   const uint32_t last = std::min(rows_of(stage), (task + 1) * kRowsPerTask);
   for (uint32_t r = task * kRowsPerTask; r < last; ++r) {
     const uint32_t position = positions_[r];
@@ -211,6 +213,8 @@ void CpuProgram::step(const Stage& stage, const RopeAppend& op, uint32_t task, i
             .pairs = op.pairs,
             .k = kv_.keys(op.layer, page, 0) + kv_.key_offset(position % page_size),
             .v = kv_.values(op.layer, page, 0) + kv_.value_offset(position % page_size),
+            .k_scales = kv_.keys(op.layer, page, 0) + kv_.key_scale_offset(position % page_size),
+            .v_scales = kv_.values(op.layer, page, 0) + kv_.value_scale_offset(position % page_size),
             .head_stride = kv_.head_stride()});
   }
 }
@@ -235,7 +239,9 @@ void CpuProgram::make_attention_tasks() {
 void CpuProgram::step(const Stage&, const Attention& op, uint32_t index, int thread) {
   const AttentionTask& task = attention_tasks_[index];
   const Heads& h = plan_.heads;
-  const auto kernel = options_.kv.dtype == DType::kF16 ? kernels_.attention_f16 : kernels_.attention_f32;
+  const auto kernel = options_.kv.dtype == DType::kF16   ? kernels_.attention_f16
+                      : options_.kv.dtype == DType::kF32 ? kernels_.attention_f32
+                                                         : kernels_.attention_q8;
   AttentionArgs args;
   args.window = static_cast<int32_t>(op.window);
   args.head_dim = static_cast<int32_t>(h.head_dim);

@@ -128,6 +128,48 @@ void store_kv(float* out, const float* x, int n) {
   L::store_first(out, L::load_first(x, n), n);
 }
 
+// reference::round_to_q8 of n <= 32 elements: the integers at out, `stride` apart, and their scale.
+template <typename L>
+void store_q8(int8_t* out, size_t stride, uint16_t* scale, const float* x, int n) {
+  using F = typename L::F;
+  const auto magnitude = L::set1_i(0x7fffffff);
+  const F halves[2] = {L::load_first(x, n), n > 16 ? L::load_first(x + 16, n - 16) : L::zero()};
+  const int32_t largest =
+      L::reduce_max_i(L::max_i(L::and_i(L::bits(halves[0]), magnitude), L::and_i(L::bits(halves[1]), magnitude)));
+  float amax;
+  __builtin_memcpy(&amax, &largest, sizeof amax);
+  L::store_f16_first(scale, L::set1(amax / 127.0f), 1);  // NaN if one is among them: its bits are the largest
+  const F d = L::set1_f16(*scale);
+  const bool zero = (*scale & 0x7fff) == 0 || (*scale & 0x7fff) > 0x7c00;
+  for (int half = 0; half < 2 && half * 16 < n; ++half) {
+    F q = L::div(halves[half], d);
+    q = L::select_less(q, L::set1(-127.0f), L::set1(-127.0f), q);
+    q = L::select_less(L::set1(127.0f), q, L::set1(127.0f), q);
+    int32_t integers[16];
+    L::store_i(integers, zero ? L::zero_i() : L::round_to_int(q));
+    for (int i = 0; i < 16 && half * 16 + i < n; ++i)
+      out[static_cast<size_t>(half * 16 + i) * stride] = static_cast<int8_t>(integers[i]);
+  }
+}
+
+// Key and value of one KV head, from d on: n elements, which share a scale in 8 bit.
+template <typename L, typename Kv>
+void append_elements(const RopeArgs& a, int head, int d, int n, const float* k, const float* v) {
+  auto* k_out = reinterpret_cast<Kv*>(a.k + head * a.head_stride) + static_cast<size_t>(d) * 16;
+  auto* v_out = reinterpret_cast<Kv*>(a.v + head * a.head_stride) + d;
+  if constexpr (sizeof(Kv) == 1) {
+    auto* k_scale = reinterpret_cast<uint16_t*>(a.k_scales + head * a.head_stride) + d / kQuantBlock * 16;
+    auto* v_scale = reinterpret_cast<uint16_t*>(a.v_scales + head * a.head_stride) + d / kQuantBlock;
+    store_q8<L>(k_out, 16, k_scale, k + d, n);
+    store_q8<L>(v_out, 1, v_scale, v + d, n);
+  } else {
+    Kv rounded[16];
+    store_kv<L>(rounded, k + d, n);
+    for (int i = 0; i < n; ++i) k_out[i * 16] = rounded[i];
+    store_kv<L>(v_out, v + d, n);
+  }
+}
+
 template <typename L, typename Kv>
 void rope_append(const RopeArgs& a) {
   const int half = a.head_dim / 2;
@@ -140,17 +182,12 @@ void rope_append(const RopeArgs& a) {
   }
   const float* k = a.qkv + static_cast<size_t>(a.n_heads) * a.head_dim;
   const float* v = k + static_cast<size_t>(a.n_kv_heads) * a.head_dim;
-  for (int head = 0; head < a.n_kv_heads; ++head) {
-    auto* k_out = reinterpret_cast<Kv*>(a.k + head * a.head_stride);
-    auto* v_out = reinterpret_cast<Kv*>(a.v + head * a.head_stride);
-    for (int d = 0; d < a.head_dim; d += 16) {
-      const int n = a.head_dim - d < 16 ? a.head_dim - d : 16;
-      Kv rounded[16];
-      store_kv<L>(rounded, k + head * a.head_dim + d, n);
-      for (int i = 0; i < n; ++i) k_out[(d + i) * 16] = rounded[i];
-      store_kv<L>(v_out + d, v + head * a.head_dim + d, n);
+  constexpr int kStep = sizeof(Kv) == 1 ? kQuantBlock : 16;
+  for (int head = 0; head < a.n_kv_heads; ++head)
+    for (int d = 0; d < a.head_dim; d += kStep) {
+      const int n = a.head_dim - d < kStep ? a.head_dim - d : kStep;
+      append_elements<L, Kv>(a, head, d, n, k + head * a.head_dim, v + head * a.head_dim);
     }
-  }
 }
 
 }  // namespace

@@ -108,6 +108,22 @@ inline void rotate(float& a, float& b, float cos, float sin) {
   b = rotated_b;
 }
 
+// A block of a key or value (n <= 32 elements of one head) as it is read back from 8 bits: one binary16 scale, rounded
+// from amax / 127, times integers of -127 .. 127. A NaN makes the whole block NaN; infinities are saturated.
+inline void round_to_q8(const float* x, int n, float* out) {
+  float amax = 0.0f;
+  bool has_nan = false;
+  for (int i = 0; i < n; ++i) {
+    has_nan = has_nan || std::isnan(x[i]);
+    amax = std::fmax(amax, std::fabs(x[i]));
+  }
+  const float d = f16_to_f32(f32_to_f16_saturate(has_nan ? std::numeric_limits<float>::quiet_NaN() : amax / 127.0f));
+  for (int i = 0; i < n; ++i) {
+    const float q = has_nan || d == 0.0f ? 0.0f : std::nearbyint(std::fmin(std::fmax(x[i] / d, -127.0f), 127.0f));
+    out[i] = d * static_cast<float>(static_cast<int8_t>(q));
+  }
+}
+
 // Running softmax-weighted sum of one query row and head over chunks of positions.
 struct Softmax {
   float m = -std::numeric_limits<float>::infinity();

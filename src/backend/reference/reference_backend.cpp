@@ -64,7 +64,15 @@ class KvCache {
   size_t index(uint32_t layer, uint32_t page, uint32_t offset) const {
     return ((size_t{layer} * kv_.n_pages + page) * kv_.page_size + offset) * stride_;
   }
-  float round(float value) const { return kv_.dtype == DType::kF16 ? f16_to_f32(f32_to_f16_saturate(value)) : value; }
+  // The key or value of one head as it is read back.
+  void round(const float* x, uint32_t head_dim, float* out) const {
+    if (kv_.dtype == DType::kQ8_0)
+      for (uint32_t d = 0; d < head_dim; d += kKvBlock)
+        reference::round_to_q8(x + d, static_cast<int>(std::min(kKvBlock, head_dim - d)), out + d);
+    else
+      std::transform(x, x + head_dim, out,
+                     [&](float v) { return kv_.dtype == DType::kF16 ? f16_to_f32(f32_to_f16_saturate(v)) : v; });
+  }
   std::vector<float>& k() { return k_; }
   std::vector<float>& v() { return v_; }
   size_t bytes() const { return (k_.size() + v_.size()) * sizeof(float); }
@@ -160,9 +168,9 @@ class ReferenceProgram final : public Program {
       const float* k = qkv + h.n_heads * h.head_dim;
       const float* v = k + h.n_kv_heads * h.head_dim;
       const size_t at = kv_index(op.layer, s, position);
-      for (size_t d = 0; d < size_t{h.n_kv_heads} * h.head_dim; ++d) {
-        kv_.k()[at + d] = kv_.round(k[d]);
-        kv_.v()[at + d] = kv_.round(v[d]);
+      for (size_t d = 0; d < size_t{h.n_kv_heads} * h.head_dim; d += h.head_dim) {
+        kv_.round(k + d, h.head_dim, &kv_.k()[at + d]);
+        kv_.round(v + d, h.head_dim, &kv_.v()[at + d]);
       }
     });
   }

@@ -239,6 +239,7 @@ void add_run(CLI::App& app) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Continue a prompt on the terminal");
   add_load_options(*command, options->load, true);
+  add_kv_dtype_option(*command, options->load);
   SamplingParams& sampling = options->sampling;
   command->add_option("--prompt", options->prompt, "The text to continue")->required();
   command->add_option("--max-tokens", options->max_tokens, "Tokens at most")

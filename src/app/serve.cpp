@@ -141,6 +141,7 @@ void add_serve(CLI::App& app) {
   CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP");
   command->add_option("--worker-id", options->worker_id, "Name of this worker (default: a new UUID)");
   add_load_options(*command, options->load, false);
+  add_kv_dtype_option(*command, options->load);
   command->add_option("--port", options->server.port, "Port (0: a free one, which is logged)")->capture_default_str();
   command->add_option("--host", options->server.host, "Address; other than loopback needs LLORCH_API_TOKEN")
       ->capture_default_str();

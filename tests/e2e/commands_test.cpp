@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "shell_for_test.h"
 #include "worker_for_test.h"
 
@@ -73,6 +75,18 @@ TEST(Commands, RunContinuesAPromptAsTheWorkerDoes) {
   const std::string text = text_of(execute(worker.http(), body));
   EXPECT_EQ(run.output.substr(0, run.output.find("\n\n")), "the owl said" + text)
       << "a sequence alone, without engine, pages or warm-up, gives the same tokens";
+}
+
+TEST(Commands, RunKeepsKeysAndValuesInTheAskedTypeOnBothBackends) {
+  std::set<std::string> hashes;
+  for (const std::string kv : {"f32", "f16", "q8_0"})
+    for (const std::string backend : {"cpu", "reference"}) {
+      const Result run = llorch(std::string("run ") + kTinyModel +
+                                " --prompt 'the owl said' --max-tokens 20 --kv-dtype " + kv + " --backend " + backend);
+      EXPECT_EQ(run.exit_code, 0) << run.output;
+      hashes.insert(run.output.substr(run.output.find("logits xxh3")));
+    }
+  EXPECT_EQ(hashes.size(), 3u) << "one for each type";
 }
 
 TEST(Commands, InspectAndPlanPrintTheModel) {

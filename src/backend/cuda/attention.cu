@@ -9,6 +9,7 @@
 // the block that comes last merges them left to right.
 #include "backend/cuda/device_code.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/kv_pages.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/rope.h"
 #include "base/exp.h"
@@ -24,9 +25,7 @@ constexpr int kPagesPerChunk = 4;  // of 16 positions
 constexpr int kStagedBytes = 32 << 10;
 constexpr int kStagedUnits = kStagedBytes / 16 / kThreads;  // of a thread
 
-__host__ __device__ inline int chunk_value_bytes(const KvView& kv) {
-  return kChunk * kv.head_dim * (kv.is_f16 ? 2 : 4);
-}
+__host__ __device__ inline int chunk_value_bytes(const KvView& kv) { return kChunk * kv.value_bytes; }
 __host__ __device__ inline int staged_bytes(const KvView& kv) {
   return chunk_value_bytes(kv) <= kStagedBytes ? chunk_value_bytes(kv) : 0;
 }
@@ -92,27 +91,12 @@ __device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared& s
   }
 }
 
-// The key unit's elements as floats.
-template <bool kF16>
-__device__ void widen_unit(const uint4& u, float (&k)[kF16 ? 8 : 4]) {
-  const unsigned words[4] = {u.x, u.y, u.z, u.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (kF16) {
-      k[2 * i] = widen_f16(static_cast<uint16_t>(words[i] & 0xffffu));
-      k[2 * i + 1] = widen_f16(static_cast<uint16_t>(words[i] >> 16));
-    } else {
-      k[i] = __uint_as_float(words[i]);
-    }
-  }
-}
-
 __device__ const std::byte* head_in_page(const AttentionArgs& a, const Tile& tile, uint32_t page) {
   return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(tile.kv_head) * 2 * a.kv.half_bytes;
 }
 
-// RopeAppend of the tile's one row and its KV head. The block's threads see it behind the next barrier.
-__device__ void append(const AttentionArgs& a, const Tile& tile, const Shared& s) {
+// RopeAppend of the tile's one row and its KV head. The block's threads see it behind the next barrier; s.p is free.
+__device__ void append(const AttentionArgs& a, const Tile& tile, Shared& s) {
   const int head_dim = a.kv.head_dim, half = head_dim / 2, t = static_cast<int>(threadIdx.x);
   const int in_chunk = static_cast<int>(tile.first_position % kChunk);
   const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
@@ -120,32 +104,49 @@ __device__ void append(const AttentionArgs& a, const Tile& tile, const Shared& s
   const float* key = qkv_row(a, tile.first_row) + (a.kv.n_heads + tile.kv_head) * head_dim;
   const float* value = key + a.kv.n_kv_heads * head_dim;
   const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
+  float* const rotated = &s.p[0][0];
+  static_assert(sizeof(s.p) >= kMaxHeadDim * sizeof(float) && kThreads / kWarp * kKvBlockSize >= kMaxHeadDim);
   if (t < half) {
     const Pair d = pair_of(a.pairs, half, t);
     float first = key[d.first], second = key[d.second];
     rotate(first, second, a.cos[angle + t], a.sin[angle + t]);
-    store_key(a.kv, keys, in_page, d.first, first);
-    store_key(a.kv, keys, in_page, d.second, second);
+    if (a.kv.dtype == DType::kQ8_0) {
+      rotated[d.first] = first;
+      rotated[d.second] = second;
+    } else {
+      store_key(a.kv, keys, in_page, d.first, first);
+      store_key(a.kv, keys, in_page, d.second, second);
+    }
+  }
+  if (a.kv.dtype == DType::kQ8_0) {
+    __syncthreads();
+    const int block = warp_id() * kKvBlockSize;  // a warp's, of eight
+    if (block < head_dim) append_q8(a.kv, keys, in_page, block, rotated, value);
+    return;
   }
   if (t < head_dim) store_value(a.kv, keys + a.kv.half_bytes, in_page, t, value[t]);
 }
 
 // s.p[query][position of the chunk] = score, for all positions that any query sees.
-template <bool kF16>
+template <DType kKv>
 __device__ void score(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, Shared& s) {
-  constexpr int kN = kF16 ? 8 : 4, kQueriesPerThread = kMaxQueries / (kThreads / kChunk);
+  constexpr int kN = kKeyUnit<kKv>, kQueriesPerThread = kMaxQueries / (kThreads / kChunk);
   const int in_chunk = static_cast<int>(threadIdx.x) % kChunk, first = static_cast<int>(threadIdx.x) / kChunk;
   const uint32_t position = chunk + static_cast<uint32_t>(in_chunk);
   if (!any.has(position) || first >= tile.n_queries) return;
   const int page_size = 1 << a.kv.page_shift, in_page = in_chunk & (page_size - 1);
-  const auto* keys = reinterpret_cast<const uint4*>(head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]));
+  const std::byte* keys = head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]);
+  float d = 0.0f;
   float sum[kQueriesPerThread];
 #pragma unroll
   for (int i = 0; i < kQueriesPerThread; ++i) sum[i] = 0.0f;
 #pragma unroll 8
   for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
     float k[kN];
-    widen_unit<kF16>(keys[unit * page_size + in_page], k);
+    if constexpr (kKv == DType::kQ8_0)
+      if (unit % (kKvBlockSize / kN) == 0)
+        d = widen_f16(*reinterpret_cast<const uint16_t*>(keys + q8_key_scale_at(a.kv, in_page, unit * kN)));
+    load_key<kKv>(keys, unit * page_size + in_page, d, k);
 #pragma unroll
     for (int i = 0; i < kQueriesPerThread; ++i) {
       const float* q = &s.q[first + i * (kThreads / kChunk)][unit * kN];
@@ -187,34 +188,29 @@ __device__ void merge(const ChunkSum& chunk, float& m, float& l, float& old_fact
   m = largest;
 }
 
-// The chunk's values that any query sees, [kChunk][head_dim] as in the pages: load() asks for a thread's share of them,
-// store() puts it into shared memory.
+// The chunk's values that any query sees, [kChunk][value_bytes] as in the pages: load() asks for a thread's share of
+// them, store() puts it into shared memory. A unit may hold ends of values that nobody sees.
 struct StagedValues {
   uint4 units[kStagedUnits];
-
-  __device__ static bool has(const AttentionArgs& a, uint32_t chunk, const Range& any, int unit, int per_position) {
-    return unit < staged_bytes(a.kv) / 16 && any.has(chunk + static_cast<uint32_t>(unit / per_position));
-  }
-  __device__ static int per_position(const AttentionArgs& a) { return a.kv.head_dim * (a.kv.is_f16 ? 2 : 4) / 16; }
+  bool has[kStagedUnits];
 
   __device__ void load(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, const Shared& s) {
-    const int page_size = 1 << a.kv.page_shift, n = per_position(a);
 #pragma unroll
     for (int i = 0; i < kStagedUnits; ++i) {
-      const int unit = i * kThreads + static_cast<int>(threadIdx.x);
-      if (!has(a, chunk, any, unit, n)) continue;
-      const int in_chunk = unit / n;
-      const std::byte* values = head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
-      units[i] = reinterpret_cast<const uint4*>(values)[(in_chunk & (page_size - 1)) * n + unit % n];
+      const int byte = (i * kThreads + static_cast<int>(threadIdx.x)) * 16;
+      const int first = byte / a.kv.value_bytes, last = (byte + 15) / a.kv.value_bytes;  // positions of the chunk
+      has[i] = byte < staged_bytes(a.kv) && chunk + static_cast<uint32_t>(first) < any.end &&
+               any.begin <= chunk + static_cast<uint32_t>(last);
+      if (!has[i]) continue;
+      const int page = first >> a.kv.page_shift;  // no unit has two pages
+      const std::byte* values = head_in_page(a, tile, s.pages[page]) + a.kv.half_bytes;
+      units[i] = *reinterpret_cast<const uint4*>(values + byte - (page << a.kv.page_shift) * a.kv.value_bytes);
     }
   }
-  __device__ void store(const AttentionArgs& a, uint32_t chunk, const Range& any, uint4* shared) const {
-    const int n = per_position(a);
+  __device__ void store(uint4* shared) const {
 #pragma unroll
-    for (int i = 0; i < kStagedUnits; ++i) {
-      const int unit = i * kThreads + static_cast<int>(threadIdx.x);
-      if (has(a, chunk, any, unit, n)) shared[unit] = units[i];
-    }
+    for (int i = 0; i < kStagedUnits; ++i)
+      if (has[i]) shared[i * kThreads + static_cast<int>(threadIdx.x)] = units[i];
   }
 };
 
@@ -230,7 +226,7 @@ __device__ Elements elements(int head_dim) {
 }
 
 // o[i] of a thread's elements: the chunk's weighted values, positions ascending. staged: the chunk's values, or null.
-template <bool kF16>
+template <DType kKv>
 __device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, const Elements& mine,
                       const Shared& s, const std::byte* staged, float (&o)[kMaxQueries]) {
 #pragma unroll
@@ -250,9 +246,7 @@ __device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, 
     const int in_chunk = static_cast<int>(position - chunk), in_page = in_chunk & (page_size - 1);
     const std::byte* values =
         staged != nullptr ? staged : head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
-    const int at = (staged != nullptr ? in_chunk : in_page) * a.kv.head_dim + mine.d;
-    const float v =
-        kF16 ? widen_f16(reinterpret_cast<const uint16_t*>(values)[at]) : reinterpret_cast<const float*>(values)[at];
+    const float v = value_at<kKv>(a.kv, values, staged != nullptr ? in_chunk : in_page, mine.d);
 #pragma unroll
     for (int i = 0; i < kMaxQueries; ++i)
       if (range[i].has(position)) o[i] = __fmaf_rn(s.p[mine.first + i * mine.step][in_chunk], v, o[i]);
@@ -304,7 +298,7 @@ __device__ bool comes_last(const AttentionArgs& a, Shared& s) {
   return s.is_last != 0;
 }
 
-template <bool kF16>
+template <DType kKv>
 __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionArgs a) {
   wait_for_inputs();
   Shared& s = *reinterpret_cast<Shared*>(shared_memory());
@@ -334,8 +328,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
     }
     StagedValues values;
     values.load(a, tile, chunk, any, s);
-    score<kF16>(a, tile, chunk, any, s);
-    values.store(a, chunk, any, staged);
+    score<kKv>(a, tile, chunk, any, s);
+    values.store(staged);
     __syncthreads();
     for (int q = warp_id(); q < tile.n_queries; q += n_warps()) {
       const Range range = seen(a, tile.position(q));
@@ -351,7 +345,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
     }
     __syncthreads();
     float o[kMaxQueries];
-    weigh<kF16>(a, tile, chunk, any, mine, s, reinterpret_cast<const std::byte*>(staged), o);
+    weigh<kKv>(a, tile, chunk, any, mine, s, reinterpret_cast<const std::byte*>(staged), o);
 #pragma unroll
     for (int i = 0; i < kMaxQueries; ++i) {
       const int q = mine.first + i * mine.step;
@@ -382,7 +376,10 @@ void attention(const KernelStream& stream, const AttentionArgs& a) {
   const dim3 grid(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles_of_group),
                   static_cast<unsigned>(a.n_splits));
   launch(stream, {grid, kThreads, sizeof(Shared) + static_cast<size_t>(staged_bytes(a.kv))},
-         a.kv.is_f16 ? attention_kernel<true> : attention_kernel<false>, a);
+         a.kv.dtype == DType::kQ8_0  ? attention_kernel<DType::kQ8_0>
+         : a.kv.dtype == DType::kF16 ? attention_kernel<DType::kF16>
+                                     : attention_kernel<DType::kF32>,
+         a);
 }
 
 }  // namespace llorch::cuda

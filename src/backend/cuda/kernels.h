@@ -20,6 +20,7 @@ inline constexpr int kMaxQueries = 8;    // query vectors of one attention tile,
 inline constexpr int kChunk = 64;        // positions of one softmax chunk
 inline constexpr int kMaxHeadDim = 256;  // and a multiple of kHeadDimStep
 inline constexpr int kHeadDimStep = 8;
+inline constexpr int kKvBlockSize = 32;  // elements of a head that share a scale in q8_0
 
 inline constexpr int32_t divide_up(int64_t n, int64_t by) { return static_cast<int32_t>((n + by - 1) / by); }
 
@@ -33,21 +34,24 @@ struct KernelStream {
 // A weight matrix [rows, cols] in device memory; codes.h says how it lies there.
 struct MatrixView {
   uint4* units = nullptr;
-  uint16_t* scales = nullptr;    // f16, of quantized types
-  uint16_t* minimums = nullptr;  // f16, of those that have them
+  uint4* highs = nullptr;   // of quantized types, those that have such
+  uint4* scales = nullptr;  // of quantized types
+  uint16_t* d = nullptr;    // f16, of those that have such
   int32_t rows = 0, cols = 0;
   int32_t units_per_row = 0, segments = 0;
 };
 
-// How a row of `cols` elements of a type lies on the device. units_per_row is 0 if the type has no layout here.
+// How a row of `cols` elements of a type lies on the device.
 struct RowLayout {
   int32_t units_per_row = 0;
   int32_t segments = 0;
-  bool has_scales = false, has_minimums = false;
+  int32_t high_units = 0, scale_units = 0;  // of a segment
+  bool has_d = false;
 };
 RowLayout row_layout(DType dtype, int32_t cols);
 
-// raw: `n_groups` times 32 rows as they lie in a file (fewer at the matrix's end) -> groups from first_group on.
+// raw: `n_groups` times 32 rows as they lie in a file (fewer at the matrix's end) -> groups from first_group on, in
+// memory that is zero.
 void relayout(const KernelStream& stream, DType dtype, const std::byte* raw, const MatrixView& w, int32_t first_group,
               int32_t n_groups);
 
@@ -121,14 +125,17 @@ void linear_of_floats(const KernelStream& stream, DType dtype, LinearArgs args);
 void linear_of_blocks(const KernelStream& stream, DType dtype, LinearArgs args);
 
 // KV pages of one layer: [page][kv head]{ keys [head_dim / unit][page_size][unit], values [page_size][head_dim] }, with
-// units of 16 bytes, so that neighbouring lanes, which have neighbouring positions, read neighbouring units.
+// units of 16 bytes, so that neighbouring lanes, which have neighbouring positions, read neighbouring units. In q8_0 a
+// unit is 8 bytes, because a head may be no multiple of 16; behind the keys come their scales [blocks][page_size], and
+// behind the value of each position its own [blocks].
 struct KvView {
   std::byte* memory = nullptr;
   size_t page_bytes = 0;
-  size_t half_bytes = 0;   // keys, or values, of one head in one page
+  size_t half_bytes = 0;   // keys, or values, of one head in one page; a multiple of 16
   int32_t page_shift = 0;  // log2(page size)
   int32_t n_kv_heads = 0, n_heads = 0, head_dim = 0;
-  bool is_f16 = true;
+  int32_t value_bytes = 0;  // of one head at one position
+  DType dtype = DType::kF16;
 };
 
 struct RopeArgs {

@@ -25,8 +25,8 @@ struct LinearShared {
 };
 
 // Weights are read once by few rows, and again and again, from L2, by many.
-template <int kRows>
-__device__ uint4 load_unit(const uint4* unit) {
+template <int kRows, typename T>
+__device__ T load_unit(const T* unit) {
   if constexpr (kRows < kMaxTileRows)
     return __ldcs(unit);
   else

@@ -42,12 +42,13 @@ __device__ void stage(const LinearArgs& a, const Place& place, int k0, int n, co
   __syncwarp();
 }
 
-// The exact sum of a block's 32 products; x: 32 int16 in shared memory.
-__device__ int dot_block(const int (&words)[kWordsPerBlock], const int16_t* x) {
+// The exact sum of products of 4 * kWords codes; x: as many int16 in shared memory.
+template <int kWords>
+__device__ int dot(const int* words, const int16_t* x) {
   const int4* pairs = reinterpret_cast<const int4*>(x);
   int sum = 0;
 #pragma unroll
-  for (int i = 0; i < kWordsPerBlock; i += 2) {
+  for (int i = 0; i < kWords; i += 2) {
     const int4 p = pairs[i / 2];
     sum = __dp2a_lo(p.x, words[i], sum);
     sum = __dp2a_hi(p.y, words[i], sum);
@@ -57,9 +58,30 @@ __device__ int dot_block(const int (&words)[kWordsPerBlock], const int16_t* x) {
   return sum;
 }
 
-__device__ float f16_at(const uint4& eight, int i) {
-  const unsigned word = i / 2 == 0 ? eight.x : i / 2 == 1 ? eight.y : i / 2 == 2 ? eight.z : eight.w;
-  return widen_f16(static_cast<uint16_t>(i % 2 == 0 ? word & 0xffffu : word >> 16));
+// Adds block b of a segment to each row's sum.
+template <typename Codes, int kRows>
+__device__ void add_block(const SegmentUnits<Codes>& units, const typename Codes::Scales& scales, int b,
+                          const PackedSegment* xs, float (&acc)[kRows]) {
+  constexpr int kGroups = kQuantBlock / Codes::Block::kScaleGroup, kWords = kWordsPerBlock / kGroups;
+  static_assert(kGroups == 1 || Codes::kOffset == 0, "sums of activations are those of a block");
+  int words[kWordsPerBlock];
+  units.words(b, words);
+  float scale[kGroups];
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) scale[g] = scales.scale(b * kGroups + g);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const PackedSegment& x = xs[r];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      int sum = dot<kWords>(words + g * kWords, x.q + b * kQuantBlock + g * Codes::Block::kScaleGroup);
+      if constexpr (Codes::kShift != 0) sum >>= Codes::kShift;
+      if constexpr (Codes::kOffset != 0) sum -= Codes::kOffset * x.sums[b];
+      acc[r] = __fmaf_rn(__int2float_rn(sum), __fmul_rn(scale[g], x.d[b]), acc[r]);
+    }
+    if constexpr (Codes::Block::kHasMinimum)
+      acc[r] = __fmaf_rn(__fmul_rn(scales.minimum(b), x.d[b]), __int2float_rn(x.sums[b]), acc[r]);
+  }
 }
 
 template <typename Codes, int kRows>
@@ -73,23 +95,10 @@ __global__ void __launch_bounds__(kLinearThreads, 2) linear_quantized_kernel(con
     const int segment = first + warp_id(), k0 = segment * kSegment;
     const int n = segment >= w.segments ? 0 : w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
     const int n_blocks = n / kQuantBlock;
-    constexpr int kUnits = Codes::kUnits;
-    uint4 units[kBlocksPerSegment][kUnits], scales = make_uint4(0, 0, 0, 0), minimums = scales;
-    const uint4* from =
-        w.units + (size_t(place.group) * w.units_per_row + size_t(segment) * kBlocksPerSegment * kUnits) * kGroup +
-        lane_id();
-#pragma unroll
-    for (int b = 0; b < kBlocksPerSegment; ++b)
-      if (b < n_blocks) {
-#pragma unroll
-        for (int u = 0; u < kUnits; ++u) units[b][u] = load_unit<kRows>(from + (b * kUnits + u) * kGroup);
-      }
-    if (n_blocks > 0) {
-      const size_t at = (size_t(place.group) * w.segments + segment) * kGroup + lane_id();
-      scales = load_unit<kRows>(reinterpret_cast<const uint4*>(w.scales) + at);
-      if constexpr (Codes::Block::kHasMinimum)
-        minimums = load_unit<kRows>(reinterpret_cast<const uint4*>(w.minimums) + at);
-    }
+    SegmentUnits<Codes> units;
+    if (n_blocks > 0)
+      units.load(segment_place<Codes>(w, place.group, segment, lane_id()), 0, n_blocks,
+                 [](const auto* unit) { return load_unit<kRows>(unit); });
     if (first == begin) {
       wait_for_inputs();
       if (a.packed.q == nullptr) find_inverses<kRows>(a, place, shared);
@@ -98,22 +107,10 @@ __global__ void __launch_bounds__(kLinearThreads, 2) linear_quantized_kernel(con
     float acc[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
+    const typename Codes::Scales scales = units.make_scales();
 #pragma unroll
     for (int b = 0; b < kBlocksPerSegment; ++b)
-      if (b < n_blocks) {
-        int words[kWordsPerBlock];
-        Codes::words(units[b], words);
-        const float scale = f16_at(scales, b);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          const PackedSegment& x = xs[r];
-          int sum = dot_block(words, x.q + b * kQuantBlock);
-          if constexpr (Codes::kOffset != 0) sum -= Codes::kOffset * x.sums[b];
-          acc[r] = __fmaf_rn(__int2float_rn(sum), __fmul_rn(scale, x.d[b]), acc[r]);
-          if constexpr (Codes::Block::kHasMinimum)
-            acc[r] = __fmaf_rn(__fmul_rn(f16_at(minimums, b), x.d[b]), __int2float_rn(x.sums[b]), acc[r]);
-        }
-      }
+      if (b < n_blocks) add_block<Codes, kRows>(units, scales, b, xs, acc);
     if (a.n_splits > 1) return add_splits<kRows>(a, place, acc, segment, shared);
     add_round<kRows>(acc, first, w.segments, shared);
   }

@@ -26,37 +26,21 @@ __global__ void relayout_floats(const typename Codes::Element* raw, MatrixView w
   w.units[int64_t{first_group} * w.units_per_row * kGroup + i] = out.all;
 }
 
-// One thread makes one block of 32 with its scale, also those that fill the last segment.
+// One thread makes one block of 32 of what exists.
 template <typename Codes>
 __global__ void relayout_blocks(const typename Codes::Block* raw, MatrixView w, int first_group, int64_t n) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= n) return;
-  const int lane = static_cast<int>(i % kGroup);
-  const int n_scales = w.segments * kBlocksPerSegment;  // of a row, with padding
-  const int block = static_cast<int>(i / kGroup % n_scales);
-  const int64_t local_group = i / kGroup / n_scales, group = first_group + local_group;
-  const int64_t local_row = local_group * kGroup + lane;
+  using Block = typename Codes::Block;
   const int n_blocks = w.cols / kQuantBlock;
-  const bool exists = group * kGroup + lane < w.rows && block < n_blocks;
-  union {
-    uint8_t bytes[16 * Codes::kUnits];
-    uint4 units[Codes::kUnits];
-  } out;
-  for (int u = 0; u < Codes::kUnits; ++u) out.units[u] = make_uint4(0, 0, 0, 0);
-  uint16_t scale = 0, minimum = 0;
-  if (exists) {
-    const typename Codes::Block& b = raw[local_row * n_blocks + block];
-    Codes::store(b, out.bytes);
-    scale = b.d;
-    minimum = Codes::minimum(b);
-  }
-  const int64_t at = ((group * w.segments + block / kBlocksPerSegment) * kGroup + lane) * kBlocksPerSegment +
-                     block % kBlocksPerSegment;
-  w.scales[at] = scale;
-  if (w.minimums != nullptr) w.minimums[at] = minimum;
-  if (block >= n_blocks) return;
-  for (int u = 0; u < Codes::kUnits; ++u)
-    w.units[(group * w.units_per_row + block * Codes::kUnits + u) * kGroup + lane] = out.units[u];
+  const int lane = static_cast<int>(i % kGroup), block = static_cast<int>(i / kGroup % n_blocks);
+  const int64_t local_group = i / kGroup / n_blocks, local_row = local_group * kGroup + lane;
+  if (int64_t{first_group} * kGroup + local_row >= w.rows) return;
+  const Block& file = raw[local_row * (w.cols / Block::kElements) + block * kQuantBlock / Block::kElements];
+  const SegmentPlace to = segment_place<Codes>(w, first_group + local_group, block / kBlocksPerSegment, lane);
+  const int b = block % kBlocksPerSegment;
+  Codes::store(file, block * kQuantBlock % Block::kElements, to, b);
+  Codes::Scales::store(file, to, b);
 }
 
 // The dequantized element of a matrix on the device: exactly what tensor/blocks.h makes of the file's.
@@ -65,18 +49,18 @@ __device__ float element(const MatrixView& w, int row, int col) {
   const int64_t group = row / kGroup;
   const int lane = row % kGroup;
   if constexpr (kIsQuantized<Codes>) {
-    const int block = col / kQuantBlock;
-    uint4 units[Codes::kUnits];
-    for (int u = 0; u < Codes::kUnits; ++u)
-      units[u] = w.units[(group * w.units_per_row + block * Codes::kUnits + u) * kGroup + lane];
+    const int in_segment = col % kSegment, b = in_segment / kQuantBlock, k = col % kQuantBlock;
+    SegmentUnits<Codes> units;
+    units.load(segment_place<Codes>(w, group, col / kSegment, lane), b, b + 1, [](const auto* p) { return *p; });
     int words[kWordsPerBlock];
-    Codes::words(units, words);
-    const int k = col % kQuantBlock;
-    const int code = static_cast<int8_t>(words[k / 4] >> (8 * (k % 4))) - Codes::kOffset;
-    const int64_t at = ((group * w.segments + block / kBlocksPerSegment) * kGroup + lane) * kBlocksPerSegment +
-                       block % kBlocksPerSegment;
-    const float product = __fmul_rn(widen_f16(w.scales[at]), static_cast<float>(code));
-    return w.minimums == nullptr ? product : __fadd_rn(product, widen_f16(w.minimums[at]));
+    units.words(b, words);
+    const int code = (static_cast<int8_t>(words[k / 4] >> (8 * (k % 4))) >> Codes::kShift) - Codes::kOffset;
+    const typename Codes::Scales scales = units.make_scales();
+    const float product = __fmul_rn(scales.scale(in_segment / Codes::Block::kScaleGroup), __int2float_rn(code));
+    if constexpr (Codes::Block::kHasMinimum)
+      return __fadd_rn(product, scales.minimum(b));
+    else
+      return product;
   } else {
     float values[Codes::kPerUnit];
     Codes::widen(w.units[(group * w.units_per_row + col / Codes::kPerUnit) * kGroup + lane], values);
@@ -95,13 +79,15 @@ __global__ void embed_rows(MatrixView w, const int32_t* tokens, float scale, flo
 }  // namespace
 
 RowLayout row_layout(DType dtype, int32_t cols) {
-  RowLayout layout{0, divide_up(cols, kSegment), false, false};
+  RowLayout layout;
+  layout.segments = divide_up(cols, kSegment);
   with_codes(dtype, [&](auto codes) {
     using Codes = decltype(codes);
     if constexpr (kIsQuantized<Codes>) {
       layout.units_per_row = cols / kQuantBlock * Codes::kUnits;
-      layout.has_scales = true;
-      layout.has_minimums = Codes::Block::kHasMinimum;
+      layout.high_units = Codes::kHighUnits;
+      layout.scale_units = Codes::Scales::kUnits;
+      layout.has_d = Codes::Scales::kHasD;
     } else {
       layout.units_per_row = divide_up(cols, Codes::kPerUnit);
     }
@@ -115,7 +101,7 @@ void relayout(const KernelStream& stream, DType dtype, const std::byte* raw, con
   with_codes(dtype, [&](auto codes) {
     using Codes = decltype(codes);
     if constexpr (kIsQuantized<Codes>) {
-      const int64_t n = int64_t{n_groups} * w.segments * kBlocksPerSegment * kGroup;
+      const int64_t n = int64_t{n_groups} * (w.cols / kQuantBlock) * kGroup;
       launch(stream, shape(n), relayout_blocks<Codes>, reinterpret_cast<const typename Codes::Block*>(raw), w,
              first_group, n);
     } else {

@@ -1,5 +1,6 @@
 // Kernels on single rows: RMSNorm, gated activation, packing, gathering, rotation and appending to the KV pages. One
 // block a row.
+#include "backend/cuda/kv_pages.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/prepare.h"
 #include "backend/cuda/rope.h"
@@ -72,12 +73,22 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeArgs a) {
     rotate(first, second, cos[pair], sin[pair]);
     x[d.first] = first;
     x[d.second] = second;
-    if (head < a.kv.n_heads) continue;
+    if (head < a.kv.n_heads || a.kv.dtype == DType::kQ8_0) continue;
     std::byte* keys = heads + size_t(head - a.kv.n_heads) * 2 * a.kv.half_bytes;
     store_key(a.kv, keys, in_page, d.first, first);
     store_key(a.kv, keys, in_page, d.second, second);
   }
   const float* v = qkv + size_t(n_rotated) * head_dim;
+  if (a.kv.dtype == DType::kQ8_0) {
+    __syncthreads();  // rotation may have pairs across blocks
+    const int n_blocks = divide_up(head_dim, kKvBlockSize);
+    for (int i = warp_id(); i < a.kv.n_kv_heads * n_blocks; i += n_warps()) {
+      const int head = i / n_blocks;
+      append_q8(a.kv, heads + size_t(head) * 2 * a.kv.half_bytes, in_page, i % n_blocks * kKvBlockSize,
+                qkv + size_t(a.kv.n_heads + head) * head_dim, v + size_t(head) * head_dim);
+    }
+    return;
+  }
   for (int i = static_cast<int>(threadIdx.x); i < a.kv.n_kv_heads * head_dim; i += static_cast<int>(blockDim.x))
     store_value(a.kv, heads + size_t(i / head_dim) * 2 * a.kv.half_bytes + a.kv.half_bytes, in_page, i % head_dim,
                 v[i]);

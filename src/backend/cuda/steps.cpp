@@ -92,14 +92,15 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
 KvView CudaProgram::kv_view(uint32_t layer) {
   const Heads& h = plan_.heads;
   KvView view;
-  view.half_bytes = size_t{options_.kv.page_size} * h.head_dim * block_bytes(options_.kv.dtype);
+  view.value_bytes = static_cast<int32_t>(kv_head_bytes(h.head_dim, options_.kv.dtype));
+  view.half_bytes = options_.kv.page_size * kv_head_bytes(h.head_dim, options_.kv.dtype);
   view.page_bytes = 2 * view.half_bytes * h.n_kv_heads;
   view.memory = kv_.data() + size_t{layer} * options_.kv.n_pages * view.page_bytes;
   view.page_shift = std::countr_zero(options_.kv.page_size);
   view.n_kv_heads = static_cast<int32_t>(h.n_kv_heads);
   view.n_heads = static_cast<int32_t>(h.n_heads);
   view.head_dim = static_cast<int32_t>(h.head_dim);
-  view.is_f16 = options_.kv.dtype == DType::kF16;
+  view.dtype = options_.kv.dtype;
   return view;
 }
 

@@ -52,18 +52,24 @@ class Stages {
   size_t next_ = 0;
 };
 
-CudaWeights::Matrix allocate_matrix(const Weight& w) {
+// All of it zero, in stream order.
+CudaWeights::Matrix allocate_matrix(const Weight& w, const Stream& stream) {
   const auto rows = static_cast<int32_t>(w.shape[0]), cols = static_cast<int32_t>(w.shape[1]);
   const RowLayout layout = row_layout(w.dtype, cols);
-  if (layout.units_per_row == 0) fail("weight {}: the cuda backend has no kernels for {}", w.name, to_string(w.dtype));
-  const size_t lanes = static_cast<size_t>(divide_up(rows, kGroup)) * kGroup;
-  const size_t n_scales = lanes * static_cast<size_t>(layout.segments) * (kSegment / kQuantBlock);
+  const auto lanes = static_cast<size_t>(divide_up(rows, kGroup)) * kGroup;
+  const auto array = [&]<typename T>(T, int32_t n_in_row) {
+    DeviceArray<T> a(kWeightMemory, lanes * static_cast<size_t>(n_in_row));
+    stream.fill_bytes(a.data(), 0, a.bytes());
+    return a;
+  };
   CudaWeights::Matrix m{w.dtype,
-                        DeviceArray<uint4>(kWeightMemory, lanes * static_cast<size_t>(layout.units_per_row)),
-                        DeviceArray<uint16_t>(kWeightMemory, layout.has_scales ? n_scales : 0),
-                        DeviceArray<uint16_t>(kWeightMemory, layout.has_minimums ? n_scales : 0),
+                        array(uint4{}, layout.units_per_row),
+                        array(uint4{}, layout.segments * layout.high_units),
+                        array(uint4{}, layout.segments * layout.scale_units),
+                        array(uint16_t{}, layout.has_d ? layout.segments : 0),
                         {}};
-  m.view = {m.units.data(), m.scales.data(), m.minimums.data(), rows, cols, layout.units_per_row, layout.segments};
+  m.view = {m.units.data(), m.highs.data(), m.scales.data(),      m.d.data(),
+            rows,           cols,           layout.units_per_row, layout.segments};
   return m;
 }
 
@@ -110,7 +116,7 @@ CudaWeights::CudaWeights(int device, const Plan& plan, const WeightSource& sourc
         });
       }
     } else {
-      matrices_.back() = allocate_matrix(weight);
+      matrices_.back() = allocate_matrix(weight, stages.stream());
       send_matrix(stages, in, weight, matrices_.back());
     }
     source.close(in);  // its bytes are in a pinned buffer or beyond
@@ -120,7 +126,7 @@ CudaWeights::CudaWeights(int device, const Plan& plan, const WeightSource& sourc
 
 size_t CudaWeights::bytes() const {
   size_t total = 0;
-  for (const Matrix& m : matrices_) total += m.units.bytes() + m.scales.bytes() + m.minimums.bytes();
+  for (const Matrix& m : matrices_) total += m.units.bytes() + m.highs.bytes() + m.scales.bytes() + m.d.bytes();
   for (const auto& v : vectors_) total += v.bytes();
   return total;
 }

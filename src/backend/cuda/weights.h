@@ -19,8 +19,8 @@ class CudaWeights final : public PlacedWeights {
 
   struct Matrix {
     DType dtype;
-    DeviceArray<uint4> units;
-    DeviceArray<uint16_t> scales, minimums;
+    DeviceArray<uint4> units, highs, scales;
+    DeviceArray<uint16_t> d;
     MatrixView view;
   };
   const Matrix& matrix(WeightId id) const { return matrices_[static_cast<size_t>(id)]; }

@@ -73,8 +73,10 @@ TEST(Record, TheHashOfARequestIsThatOfItsRows) {
 }
 
 TEST(Record, PreemptionsDoNotShowInHashes) {
+  std::promise<void> all_are_there;
   FakeOptions fake;
   fake.n_pages = 8;
+  fake.before_run = [there = all_are_there.get_future().share()](const Batch&) { there.wait(); };
   Engine engine(std::make_unique<FakeProgram>(fake), {});
   std::vector<Request> requests;
   std::vector<Client> clients;
@@ -82,6 +84,7 @@ TEST(Record, PreemptionsDoNotShowInHashes) {
     requests.push_back(make_request({i, 2, 3}, 60));
     clients.emplace_back(engine, requests.back());
   }
+  all_are_there.set_value();
   for (size_t i = 0; i < clients.size(); ++i)
     EXPECT_EQ(clients[i].finish().logits_hash, hash_of_rows(requests[i], 60)) << i;
   EXPECT_GT(engine.stats().preemptions, 0u);

@@ -12,8 +12,8 @@ namespace {
 
 // Mean squares of errors, relative to those of what they are errors of. docs/numerics.md derives each.
 constexpr double kRounding = 0x1p-48;      // of one value to float32, a few times
-constexpr double kSum = 0x1p-43;           // a sum of products in float32, in another order
-constexpr double kScores = 0x1p-41;        // attention: exp makes a score's absolute error a relative one
+constexpr double kSum = 0x1p-42;           // a sum of products in float32, in another order
+constexpr double kScores = 0x1p-40;        // attention: exp makes a score's absolute error a relative one
 constexpr double kInt16 = 0x1p-28;         // activations as int16 blocks
 constexpr double kF16 = 0x1p-22;           // a factor rounded to f16
 constexpr double kBF16 = 0x1p-16;          // to bf16

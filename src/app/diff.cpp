@@ -81,9 +81,10 @@ TraceOptions as_in(const TraceFile& file, TraceOptions options) {
     options.tokens = info.tokens;
     options.n_decode = static_cast<uint32_t>(info.tokens.size()) - info.n_prompt;
   }
-  if (options.steps.empty() && options.layers.empty())
+  if (options.steps.empty() && options.layers.empty() && info.numerics != "outside")
     for (const TracedRows& rows : file.steps()) options.steps.push_back(rows.step);
-  if (options.load.kv_dtype.empty()) options.load.kv_dtype = info.kv_dtype;
+  const bool is_ours = info.kv_dtype == "f16" || info.kv_dtype == "f32";
+  if (options.load.kv_dtype.empty() && is_ours) options.load.kv_dtype = info.kv_dtype;
   return options;
 }
 
@@ -147,8 +148,12 @@ DiffReport diff_each_step(const DiffOptions& options) {
     info->n_prompt = b.run.n_prompt;
     info->kv_dtype = to_string(compile.kv.dtype);
   }
-  report.exact = report.local = true;
-  report.steps = diff_local(*a.model.device, *b.model.device, {plan, source, b.run, compile, truth}, b.steps);
+  report.local = true;
+  report.exact = a.info.numerics == "exact" && b.info.numerics == "exact";
+  for (size_t i = 0; i < plan.steps.size(); ++i) report.b.steps.push_back(traced_step(plan, i));
+  const BoundConditions bounds = bound_conditions(report.b, report.a);
+  report.steps = diff_local(*a.model.device, *b.model.device,
+                            {plan, source, b.run, compile, truth, report.exact ? nullptr : &bounds}, b.steps);
   report.first = first_outside(report.steps);
   return report;
 }
@@ -178,8 +183,9 @@ void diff(const DiffOptions& options) {
 
 void add_diff(CLI::App& app) {
   auto options = std::make_shared<DiffOptions>();
-  CLI::App* command = app.add_subcommand(
-      "diff", "Compare two traces, or two backends, step by step: exit code 0 equal, 1 different, 2 not comparable");
+  CLI::App* command = app.add_subcommand("diff",
+                                         "Compare two traces, or two backends, step by step: exit code 0 equal or "
+                                         "within bounds, 1 different, 2 not comparable");
   command->add_option("A", options->a, "What is looked at: a trace file, or cpu or reference, which is traced now")
       ->required();
   command->add_option("B", options->b, "What it is held against: the same")->required();

@@ -102,9 +102,11 @@ std::vector<WeightRow> rows_read(const Plan& plan, const Op& op, int32_t token, 
   return rows;
 }
 
-std::string place(const Weight& weight, int64_t row, int64_t column) {
-  return weight.shape.size() < 2 ? fmt::format("{} at element {}", weight.name, column)
-                                 : fmt::format("{} at row {}, column {}", weight.name, row, column);
+// A row of the embedding's table is a token of a prompt, and those are never told.
+std::string place(const Weight& weight, const Op& op, int64_t row, int64_t column) {
+  if (weight.shape.size() < 2) return fmt::format("{} at element {}", weight.name, column);
+  if (std::holds_alternative<Embed>(op)) return fmt::format("{} at column {} of the token's row", weight.name, column);
+  return fmt::format("{} at row {}, column {}", weight.name, row, column);
 }
 
 // Why a step gave a value that is not finite: all that feeds it is finite, so the weights are to blame, or it is.
@@ -119,13 +121,15 @@ std::string cause_of_value(const Program& program, const Op& op, const Origin& o
     for (size_t i = 0; i < row.size(); ++i) {
       const auto column = static_cast<int64_t>(i);
       if (!std::isfinite(row[i]))
-        return fmt::format("weight {} is {}", place(weight, read.row, column), name_of(row[i]));
+        return fmt::format("weight {} is {}", place(weight, op, read.row, column), name_of(row[i]));
       if (std::fabs(row[i]) <= largest) continue;
       largest = std::fabs(row[i]);
-      where = place(weight, read.row, column);
+      where = place(weight, op, read.row, column);
     }
   }
   if (where.empty()) return "its inputs are finite, so it overflows or its arithmetic is at fault";
+  if (std::holds_alternative<Embed>(op))  // a value would tell the row
+    return "its table's row is finite, so it overflows or its arithmetic is at fault";
   return fmt::format(
       "its inputs and weights are finite, so it overflows or its arithmetic is at fault; the largest weight that it "
       "reads there is {:g}, {}",

@@ -6,16 +6,6 @@
 #include <utility>
 
 namespace llorch {
-namespace {
-
-// A fault in the embedding is blamed on a row of its table, whose number is a token of the prompt.
-void redact(SequenceRecord& record) {
-  record.tokens.clear();
-  if (record.failure && record.failure->step && record.failure->step->verb == "embed")
-    record.failure->causes = {"left out, because it names a token"};
-}
-
-}  // namespace
 
 uint64_t tokens_digest(std::span<const int32_t> tokens) { return XXH3_64bits(tokens.data(), tokens.size_bytes()); }
 
@@ -29,7 +19,7 @@ Bundle make_bundle(BundleOrigin origin, SequenceRecord record, std::string recor
   bundle.prompt_digest = tokens_digest(tokens.first(record.n_prompt));
   bundle.generated_digest = tokens_digest(tokens.subspan(record.n_prompt));
   bundle.record = std::move(record);
-  if (bundle.redacted) redact(bundle.record);
+  if (bundle.redacted) bundle.record.tokens.clear();
   return bundle;
 }
 

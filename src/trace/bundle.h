@@ -48,7 +48,7 @@ struct Bundle {
 // XXH3-64 of the ids. Whoever has the model can try prompts until one fits: it identifies, it does not hide.
 uint64_t tokens_digest(std::span<const int32_t> tokens);
 
-// with_prompts false: without token ids, and without a cause that names one.
+// with_prompts false: without token ids.
 Bundle make_bundle(BundleOrigin origin, SequenceRecord record, std::string recorded_at, bool with_prompts);
 
 // How it ended: "MAX_TOKENS", "EOS", "CANCELLED", or the failure's code.

@@ -50,8 +50,7 @@ inline SequenceRecord some_record() {
   failure.step = StepFailure{"embed", "embed", "[3, 64]", "toy", "bf16"};
   failure.position = 1;
   failure.kv_len = 5;
-  failure.causes = {"the first step that gives NaN is embed",
-                    fmt::format("weight token_embd.weight at row {}", kSecretToken)};
+  failure.causes = {"the first step that gives NaN is embed", "weight token_embd.weight at column 9 is NaN"};
   record.failure = failure;
   record.last_steps = {{.start_ms = 1.5, .ms = 2.25, .rows = 3, .sequences = 2, .logit_rows = 1, .failed = true}};
   return record;

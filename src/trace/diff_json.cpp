@@ -61,12 +61,16 @@ Json to_json(const StepDiff& step) {
 Json to_json(const DiffReport& report) {
   Json steps = Json::array();
   for (const StepDiff& step : report.steps) steps.push_back(to_json(step));
+  const StepDiff* closest = closest_to_bound(report);
   return {{"comparable", true},
           {"equal", report.same()},
           {"exact", report.exact},
           {"local", report.local},
           {"verdict", verdict_text(report)},
           {"first", report.same() ? Json(nullptr) : Json(report.steps[static_cast<size_t>(report.first)].step)},
+          {"closest_to_bound", closest == nullptr
+                                   ? Json(nullptr)
+                                   : Json{{"step", closest->step}, {"share", number(closest->nmse / closest->bound)}}},
           {"a", side(report.name_a, report.a)},
           {"b", side(report.name_b, report.b)},
           {"tokens", report.a.tokens},

@@ -37,6 +37,11 @@ std::string line(const StepDiff& step, size_t name_width, bool is_first) {
   return text + "\n";
 }
 
+std::string agreement_text(const StepDiff& last) {
+  if (!last.argmax_agree) return {};
+  return fmt::format("; the largest logit is the same one in {} of {} rows", *last.argmax_agree, last.rows);
+}
+
 void join(std::string& text, const std::string& more) {
   if (!more.empty()) text += (text.empty() ? "" : ", ") + printable(more, 200);
 }
@@ -70,9 +75,18 @@ std::string difference_text(const StepDiff& step) {
   join(what, step.verb);
   join(what, fmt::format("{} [{}, {}]", step.dtype, step.rows, step.width));
   const auto& at = step.bound > 0.0 ? step.largest_difference : step.first_difference;
-  return fmt::format("{} ({}): {}{}; {} of {} elements differ", printable(step.step), what,
-                     step.bound > 0.0 ? "the largest difference is at " : "", at ? element_text(*at) : "no element",
-                     step.n_differ, uint64_t{step.rows} * step.width);
+  const std::string by = step.bound > 0.0 ? fmt::format("NMSE {:.3g}, its bound {:.3g}; the largest difference is at ",
+                                                        step.nmse, step.bound)
+                                          : "";
+  return fmt::format("{} ({}): {}{}; {} of {} elements differ", printable(step.step), what, by,
+                     at ? element_text(*at) : "no element", step.n_differ, uint64_t{step.rows} * step.width);
+}
+
+const StepDiff* closest_to_bound(const DiffReport& report) {
+  const auto share = [](const StepDiff& step) { return step.bound > 0.0 ? step.nmse / step.bound : 0.0; };
+  const auto most = std::max_element(report.steps.begin(), report.steps.end(),
+                                     [&](const StepDiff& a, const StepDiff& b) { return share(a) < share(b); });
+  return report.exact || most == report.steps.end() ? nullptr : &*most;
 }
 
 std::string verdict_text(const DiffReport& report) {
@@ -81,11 +95,16 @@ std::string verdict_text(const DiffReport& report) {
     const auto outside = std::count_if(report.steps.begin(), report.steps.end(),
                                        [](const StepDiff& step) { return !step.within_bound; });
     return fmt::format("{} of {} steps {}; the first: {}", outside, n,
-                       report.exact ? "differ" : "are not within their bound",
+                       report.exact ? "differ" : "are not within their bounds",
                        difference_text(report.steps[static_cast<size_t>(report.first)]));
   }
   if (report.exact) return fmt::format("all {} steps are equal, bit for bit", n);
-  return fmt::format("all {} steps are within their bounds", n);
+  const StepDiff* closest = closest_to_bound(report);
+  return fmt::format("all {} steps are within their bounds{}", n,
+                     closest == nullptr
+                         ? ""
+                         : fmt::format("; the closest is {} at {:.2g} of its bound{}", printable(closest->step),
+                                       closest->nmse / closest->bound, agreement_text(report.steps.back())));
 }
 
 std::string to_text(const DiffReport& report) {

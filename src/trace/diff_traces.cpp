@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "format/printable.h"
+#include "trace/bounds.h"
 #include "trace/diff.h"
 
 namespace llorch {
@@ -39,10 +40,11 @@ std::string tokens_text(const std::vector<int32_t>& tokens, size_t differs) {
 std::string shape_text(const TracedRows& rows) { return fmt::format("[{}, {}]", rows.positions.size(), rows.width); }
 
 bool is_exact(const TraceInfo& info) { return info.numerics == "exact"; }
+bool is_outside(const TraceInfo& info) { return info.numerics == "outside"; }
 
-// What is said of a step, by either side.
+// What is said of a step: by an exact side, if there is one, else by either.
 TracedStep said_of(const std::string& step, const TraceInfo& a, const TraceInfo& b) {
-  for (const TraceInfo* info : {&a, &b})
+  for (const TraceInfo* info : {is_exact(a) ? &a : &b, is_exact(a) ? &b : &a})
     for (const TracedStep& one : info->steps)
       if (one.name == step) return one;
   return {step, {}, {}, {}};
@@ -55,8 +57,9 @@ std::vector<Mismatch> mismatches(const TraceFile& a, const TraceFile& b) {
   Mismatches found;
   if (of_a.model_hash != of_b.model_hash) found.compare("model_hash", model_text(of_a), model_text(of_b));
   found.compare("plan_hash", of_a.plan_hash, of_b.plan_hash);
-  found.compare("kv_dtype", of_a.kv_dtype, of_b.kv_dtype);
-  if (!is_exact(of_a) || !is_exact(of_b)) found.add("numerics", of_a.numerics, of_b.numerics);
+  if (!is_outside(of_a) && !is_outside(of_b)) found.compare("kv_dtype", of_a.kv_dtype, of_b.kv_dtype);
+  if (!is_exact(of_a) && !is_exact(of_b))
+    found.add("numerics, of which one must be exact", of_a.numerics, of_b.numerics);
   if (of_a.tokens != of_b.tokens) {
     const auto [at_a, at_b] =
         std::mismatch(of_a.tokens.begin(), of_a.tokens.end(), of_b.tokens.begin(), of_b.tokens.end());
@@ -87,6 +90,8 @@ DiffReport diff_traces(const TraceFile& a, const TraceFile& b) {
   report.a = a.info();
   report.b = b.info();
   report.exact = is_exact(a.info()) && is_exact(b.info());
+  const BoundConditions conditions =
+      is_exact(a.info()) ? bound_conditions(a.info(), b.info()) : bound_conditions(b.info(), a.info());
   const bool a_says_order = !a.info().steps.empty() || b.info().steps.empty();
   const TraceFile &first = a_says_order ? a : b, &other = a_says_order ? b : a;
   for (const TracedRows& rows : first.steps()) {
@@ -95,12 +100,14 @@ DiffReport diff_traces(const TraceFile& a, const TraceFile& b) {
       continue;
     }
     const TracedRows &of_a = *a.find(rows.step), &of_b = *b.find(rows.step);
-    report.steps.push_back(diff_step({.what = said_of(rows.step, a.info(), b.info()),
+    const TracedStep what = said_of(rows.step, a.info(), b.info());
+    report.steps.push_back(diff_step({.what = what,
                                       .positions = rows.positions,
                                       .width = rows.width,
                                       .a = of_a.values,
                                       .b = of_b.values,
-                                      .is_logits = rows.step == "logits"}));
+                                      .is_logits = rows.step == "logits",
+                                      .bound = report.exact ? 0.0 : run_bound(what, conditions)}));
     a.release(of_a);
     b.release(of_b);
   }

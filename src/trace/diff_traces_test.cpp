@@ -149,6 +149,60 @@ TEST(DiffTraces, WhatCannotBeComparedIsNamedWithBothValues) {
   EXPECT_EQ(to_json(both)["comparable"], false);
 }
 
+Written outside() {
+  Written b;
+  TraceInfo info;
+  info.backend = "another program";
+  info.numerics = "outside";
+  info.tokens = b.info.tokens;
+  info.n_prompt = b.info.n_prompt;
+  b.info = info;
+  return b;
+}
+
+TEST(DiffTraces, OnlyTheExactSideMustSayWhatTheStepsAre) {
+  Written b = outside();
+  b.values["logits"][0] = 1.0000001f;
+  for (const bool swap : {false, true}) {
+    const DiffReport report = swap ? diff(b, {}) : diff({}, b);
+    EXPECT_TRUE(report.same() && !report.exact);
+    ASSERT_EQ(report.steps.size(), 3u);
+    EXPECT_EQ(report.steps[1].verb, "gated_act");
+    EXPECT_LT(report.steps[0].bound, report.steps[1].bound);
+    EXPECT_FALSE(report.steps[2].equal);
+    EXPECT_THAT(verdict_text(report), HasSubstr("all 3 steps are within their bounds; the closest is logits at "));
+    EXPECT_EQ(to_json(report)["closest_to_bound"]["step"], "logits");
+  }
+  EXPECT_EQ(to_json(diff({}, {}))["closest_to_bound"], nullptr);
+}
+
+TEST(DiffTraces, ABoundIsBrokenByTheFirstStepThatIsBeyondIt) {
+  Written b = outside();
+  b.values["layers.0.act"] = {1, 0, 2, 0.5f, 3, 0};
+  b.values["logits"][2] = std::numeric_limits<float>::infinity();
+  const DiffReport report = diff({}, b);
+  EXPECT_EQ(report.first, 1);
+  EXPECT_THAT(verdict_text(report),
+              testing::StartsWith("2 of 3 steps are not within their bounds; the first: layers.0.act (layer 0, "
+                                  "gated_act, f32 [3, 2]): NMSE 0.0175, its bound "));
+  EXPECT_THAT(verdict_text(report), HasSubstr("the largest difference is at position 1, element 1: a 0 (0x00000000), b "
+                                              "0.5 (0x3f000000); 1 of 6 elements differ"));
+  EXPECT_TRUE(to_json(report)["closest_to_bound"]["share"].is_null()) << "JSON has no infinity";
+}
+
+TEST(DiffTraces, OneSideMustBeExact) {
+  const auto found = mismatches(outside().open(), outside().open());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].field, "numerics, of which one must be exact");
+  Written other = outside();
+  other.info.kv_dtype = "f32";
+  EXPECT_THAT(mismatches(Written().open(), other.open()), IsEmpty()) << "the bounds allow for it";
+  Written fast;
+  fast.info.numerics = "fast";
+  EXPECT_THAT(mismatches(Written().open(), fast.open()), IsEmpty());
+  EXPECT_GT(diff({}, fast).steps[2].bound, diff({}, outside()).steps[2].bound);
+}
+
 TEST(DiffTraces, NamesFromFilesCannotWriteToATerminal) {
   Written a;
   a.info.device = "\x1b[31mred";

@@ -195,12 +195,14 @@ std::vector<StepDiff> diff_local(Backend& a, Backend& b, const LocalInputs& inpu
     // Rotating by nothing makes NaN of an infinity: there b is asked again.
     const bool asks_b = std::holds_alternative<Attention>(step.op);
     const std::vector<float> of_b = asks_b ? output_of(b, local, inputs) : std::vector<float>();
-    diffs.push_back(diff_step({.what = traced_step(plan, i),
+    const TracedStep what = traced_step(plan, i);
+    diffs.push_back(diff_step({.what = what,
                                .positions = truth.positions,
                                .width = plan.slot(output_slot(step.op)).width,
                                .a = of_a,
                                .b = asks_b ? of_b : truth.values,
-                               .is_logits = i + 1 == plan.steps.size()}));
+                               .is_logits = i + 1 == plan.steps.size(),
+                               .bound = inputs.bounds == nullptr ? 0.0 : own_bound(what, *inputs.bounds)}));
   }
   return diffs;
 }

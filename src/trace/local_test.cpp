@@ -37,12 +37,13 @@ class Planted : public Backend {
   std::function<void(Plan&)> plant_;
 };
 
-std::vector<StepDiff> local_diffs(Backend& a, const SequenceRun& run, const test::TinyModel& model = {}) {
+std::vector<StepDiff> local_diffs(Backend& a, const SequenceRun& run, const BoundConditions* bounds = nullptr) {
+  const test::TinyModel model;
   const auto reference = make_reference_backend();
   const CompileOptions options = test::TinyModel::tiny_options();
   const Recording truth = record_sequence(*model.compile(*reference), run, model.all_steps());
   const WeightSource source = model.source();
-  return diff_local(a, *reference, {model.plan, source, run, options, truth}, model.all_steps());
+  return diff_local(a, *reference, {model.plan, source, run, options, truth, bounds}, model.all_steps());
 }
 
 std::vector<std::string> wrong(const std::vector<StepDiff>& diffs) {
@@ -84,6 +85,22 @@ TEST(Local, AnErrorIsSeenWhereItIsMadeAndNotBehindIt) {
   const Recording a = record_sequence(*model.compile(planted), run, model.all_steps());
   const Recording b = record_sequence(*model.compile(*reference), run, model.all_steps());
   EXPECT_EQ(wrong(diff_recordings(model.plan, a, b)).size(), model.plan.steps.size() - 1) << "all but embed";
+}
+
+TEST(Local, ASideThatPromisesNoBitsHasItsOwnBoundAtEachStep) {
+  const BoundConditions bounds{.f16_kv = true, .n_layers = 2};
+  const auto outside = [&](float factor) {
+    Planted planted([factor](Plan& plan) {
+      for (Step& step : plan.steps)
+        if (auto* op = std::get_if<Attention>(&step.op)) op->scale *= factor;
+    });
+    std::vector<std::string> names;
+    for (const StepDiff& d : local_diffs(planted, test::tiny_run(9, 2), &bounds))
+      if (!d.within_bound) names.push_back(d.step);
+    return names;
+  };
+  EXPECT_THAT(outside(1.0f + 0x1p-23f), testing::IsEmpty()) << "a last bit";
+  EXPECT_THAT(outside(1.001f), ElementsAre("layers.0.attn", "layers.1.attn"));
 }
 
 TEST(Local, ErrorsOfRotationAttentionAndResidualAreToldApart) {

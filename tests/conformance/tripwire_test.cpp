@@ -78,7 +78,8 @@ TEST(Tripwire, ANanInAnEmbeddingHurtsThoseWhoReadIt) {
   const FailEvent failure = failure_of(model);
   EXPECT_EQ(with_causes(failure),
             "The logits at position 4 hold NaN: the first step that gives NaN is embed, at position 3, element 9: "
-            "weight token_embd.weight at row 70, column 9 is NaN");
+            "weight token_embd.weight at column 9 of the token's row is NaN")
+      << "the row, 70, is a token of the prompt";
   EXPECT_EQ(failure.step->step, "embed");
   EXPECT_EQ(failure.step->dtype, "bf16");
   EXPECT_EQ(failure.step->shapes, "residual f32 [5, 64]");

@@ -21,7 +21,14 @@ using testing::HasSubstr;
 using testing::Not;
 
 constexpr const char* kTiny = LLORCH_SOURCE_DIR "/tests/fixtures/tiny-llama";
+constexpr const char* kOutside = LLORCH_SOURCE_DIR "/tests/golden/tiny-llama.outside.safetensors";  // transformers
 constexpr const char* kStory = LLORCH_SOURCE_DIR "/models/story-7m";
+
+std::string read_text(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
 
 class Diff : public ::testing::Test {
  protected:
@@ -43,6 +50,7 @@ class Diff : public ::testing::Test {
   // A copy in which one value of a step is changed.
   std::string edited(const std::string& path, const std::string& step, size_t index,
                      const std::function<float(float)>& change) const {
+    const std::string copy = file(std::filesystem::path(path).filename().string() + ".edited");
     const TraceFile file(path);
     std::vector<float> values;
     std::vector<Tensor> tensors;
@@ -56,8 +64,8 @@ class Diff : public ::testing::Test {
       tensors.push_back(
           {rows.step, DType::kF32, {static_cast<int64_t>(rows.positions.size()), int64_t{rows.width}}, bytes});
     }
-    write_safetensors(path + ".edited", tensors, to_metadata(file.info()));
-    return path + ".edited";
+    write_safetensors(copy, tensors, to_metadata(file.info()));
+    return copy;
   }
 
   std::filesystem::path folder_;
@@ -131,9 +139,7 @@ TEST_F(Diff, HtmlIsOneFileThatLoadsNothing) {
   const std::string path = trace("whole");
   const std::string changed = edited(path, "layers.0.act", 3, [](float x) { return x + 1; });
   EXPECT_EQ(llorch("diff " + changed + " " + path + " --html " + file("page.html")).exit_code, 1);
-  std::ostringstream text;
-  text << std::ifstream(file("page.html")).rdbuf();
-  const std::string html = text.str();
+  const std::string html = read_text(file("page.html"));
   EXPECT_THAT(html, testing::StartsWith("<!doctype html>"));
   EXPECT_THAT(html, testing::EndsWith("</html>\n"));
   EXPECT_THAT(html, HasSubstr("<strong>layers.0.act</strong>"));
@@ -143,6 +149,42 @@ TEST_F(Diff, HtmlIsOneFileThatLoadsNothing) {
   const Result unwritable = llorch("diff " + path + " " + path + " --html /nowhere/page.html");
   EXPECT_EQ(unwritable.exit_code, 2);
   EXPECT_THAT(unwritable.output, HasSubstr("--html /nowhere/page.html: cannot be written"));
+}
+
+TEST_F(Diff, AnOutsideTraceIsHeldAgainstABackendWithinBounds) {
+  const std::string sides = fmt::format("diff cpu {} --model {} --html {}", kOutside, kTiny, file("page.html"));
+  const Result result = llorch(sides);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("transformers, float32, outside\n"));
+  EXPECT_THAT(result.output, HasSubstr("f32 KV")) << "as the outside program says";
+  EXPECT_THAT(result.output, HasSubstr("      bound\n"));
+  EXPECT_THAT(result.output, HasSubstr("all 22 steps are within their bounds; the closest is layers."));
+  EXPECT_THAT(result.output, HasSubstr("; the largest logit is the same one in 4 of 4 rows\n"));
+  EXPECT_THAT(read_text(file("page.html")), HasSubstr("<strong>Within bounds</strong>"));
+  const auto json = nlohmann::json::parse(llorch(sides + " --json --kv-dtype f16").output);
+  EXPECT_EQ(json["equal"], true);
+  EXPECT_EQ(json["exact"], false);
+  EXPECT_GT(json["closest_to_bound"]["share"], 0.01);
+  EXPECT_EQ(json["closest_to_bound"]["step"], "layers.0.attn") << "where keys and values are first rounded";
+  EXPECT_EQ(json["steps"][21]["argmax_agree"], 4);
+}
+
+TEST_F(Diff, AStepThatIsNotWithinItsBoundIsNamed) {
+  const std::string changed = edited(kOutside, "layers.1.attn", 2 * 64 + 7, [](float x) { return x + 0.01f; });
+  const Result result = llorch(fmt::format("diff {} cpu --model {} --html {}", changed, kTiny, file("page.html")));
+  EXPECT_EQ(result.exit_code, 1) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("\n> layers.1.attn "));
+  EXPECT_THAT(result.output, HasSubstr("1 of 22 steps are not within their bounds; the first: layers.1.attn (layer 1, "
+                                       "attention, f32 [12, 64]): NMSE "));
+  EXPECT_THAT(result.output, HasSubstr("; the largest difference is at position 2, element 7: a "));
+  EXPECT_THAT(read_text(file("page.html")), HasSubstr("is the first step outside its bound"));
+  const auto json = nlohmann::json::parse(llorch("diff --json " + changed + " cpu --model " + kTiny).output);
+  EXPECT_EQ(json["equal"], false);
+  EXPECT_EQ(json["first"], "layers.1.attn");
+  EXPECT_GT(json["closest_to_bound"]["share"], 1);
+  const Result both = llorch(fmt::format("diff {} {}", changed, kOutside));
+  EXPECT_EQ(both.exit_code, 2);
+  EXPECT_THAT(both.output, HasSubstr("numerics, of which one must be exact: a has outside, b has outside"));
 }
 
 TEST_F(Diff, WhatCannotBeComparedExitsWithTwoAndBothValues) {

@@ -55,6 +55,14 @@ TEST(BundleJson, EverythingComesBack) {
   }
 }
 
+TEST(BundleJson, EveryKvTypeComesBack) {
+  for (const DType dtype : {DType::kF16, DType::kF32, DType::kQ8_0}) {
+    json changed = good();
+    changed["run"]["kv_dtype"] = to_string(dtype);
+    EXPECT_EQ(parse_bundle(changed.dump(), "b.json").origin.kv.dtype, dtype);
+  }
+}
+
 TEST(BundleJson, AnEndWithoutAFailureComesBackToo) {
   SequenceRecord record = some_record();
   record.failure.reset();
@@ -126,7 +134,7 @@ TEST(BundleJson, ValuesMustFit) {
       {"/failure/code", "OOPS", "failure: code: expected the code of an error, got \"OOPS\""},
       {"/failure/position", -1, "failure: position: expected a whole number from 0 to 4294967295, got -1"},
       {"/failure/cause", {"a\nb"}, "cause[0]: expected a text without control characters, got \"a\\x0ab\""},
-      {"/run/kv_dtype", "f8", "b.json: run: kv_dtype: expected \"f16\" or \"f32\", got \"f8\""},
+      {"/run/kv_dtype", "f8", "b.json: run: kv_dtype: expected \"f16\", \"f32\" or \"q8_0\", got \"f8\""},
       {"/run/page_size", 48, "run: page_size: expected 16, 32 or 64, got 48"},
       {"/run/page_size", 1 << 30, "run: page_size: expected a whole number from 16 to 64"},
       {"/run/max_rows", 1u << 30, "run: max_rows: expected a whole number from 1 to 16384, got 1073741824"},

@@ -38,8 +38,9 @@ void read_run(JsonFields run, BundleOrigin& out) {
   out.device = run.text("device");
   out.numerics = run.text("numerics");
   const std::string dtype = run.text("kv_dtype");
-  if (dtype != "f16" && dtype != "f32") run.refuse("kv_dtype", "\"f16\" or \"f32\"", quoted(dtype));
-  out.kv.dtype = dtype == "f32" ? DType::kF32 : DType::kF16;
+  if (dtype != "f16" && dtype != "f32" && dtype != "q8_0")
+    run.refuse("kv_dtype", "\"f16\", \"f32\" or \"q8_0\"", quoted(dtype));
+  out.kv.dtype = dtype == "f32" ? DType::kF32 : dtype == "q8_0" ? DType::kQ8_0 : DType::kF16;
   out.kv.page_size = whole(run, "page_size", 16, KvShape::kMaxPageSize);
   if ((out.kv.page_size & (out.kv.page_size - 1)) != 0)
     run.refuse("page_size", "16, 32 or 64", std::to_string(out.kv.page_size));

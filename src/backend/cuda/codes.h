@@ -148,30 +148,30 @@ struct BlockCodes<DType::kQ5_K> : NibbleCodes<BlockQ5_K, SuperblockScales, 1, 0>
 template <>
 struct BlockCodes<DType::kQ6_K> : NibbleCodes<BlockQ6_K, SignedSuperblockScales, 2, 0, 2> {};
 
-// What a lane has of a segment.
-template <typename Codes>
+// What a lane has of a segment: kBlocks of its blocks.
+template <typename Codes, int kBlocks = kBlocksPerSegment>
 struct SegmentUnits {
-  uint4 units[kBlocksPerSegment][Codes::kUnits];
+  uint4 units[kBlocks][Codes::kUnits];
   uint4 highs[Codes::kHighUnits > 0 ? Codes::kHighUnits : 1];
   uint4 scales[Codes::Scales::kUnits] = {};
   uint16_t d = 0;
 
-  // Blocks [begin, end) of it, all loads in a row: read(pointer) gives what stands there.
+  // n <= kBlocks blocks from `first` on, all loads in a row: read(pointer) gives what stands there.
   template <typename Read>
-  __device__ void load(const SegmentPlace& from, int begin, int end, Read read) {
+  __device__ void load(const SegmentPlace& from, int first, int n, Read read) {
 #pragma unroll
-    for (int b = 0; b < kBlocksPerSegment; ++b)
-      if (begin <= b && b < end) {
+    for (int i = 0; i < kBlocks; ++i)
+      if (i < n) {
 #pragma unroll
-        for (int u = 0; u < Codes::kUnits; ++u) units[b][u] = read(from.units + (b * Codes::kUnits + u) * kGroup);
+        for (int u = 0; u < Codes::kUnits; ++u)
+          units[i][u] = read(from.units + ((first + i) * Codes::kUnits + u) * kGroup);
       }
 #pragma unroll
     for (int u = 0; u < Codes::kHighUnits; ++u) highs[u] = read(from.highs + u * kGroup);
 #pragma unroll
     for (int u = 0; u < Codes::Scales::kUnits; ++u) scales[u] = read(from.scales + u * kGroup);
-    d = Codes::Scales::kHasD ? read(from.d) : uint16_t{0};
+    if constexpr (Codes::Scales::kHasD) d = read(from.d);
   }
-  __device__ void words(int b, int (&w)[kWordsPerBlock]) const { Codes::words(units[b], highs, b, w); }
   __device__ typename Codes::Scales make_scales() const { return {scales, d}; }
 };
 

@@ -65,7 +65,7 @@ __device__ void add_block(const SegmentUnits<Codes>& units, const typename Codes
   constexpr int kGroups = kQuantBlock / Codes::Block::kScaleGroup, kWords = kWordsPerBlock / kGroups;
   static_assert(kGroups == 1 || Codes::kOffset == 0, "sums of activations are those of a block");
   int words[kWordsPerBlock];
-  units.words(b, words);
+  Codes::words(units.units[b], units.highs, b, words);
   float scale[kGroups];
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) scale[g] = scales.scale(b * kGroups + g);

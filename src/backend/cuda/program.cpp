@@ -43,7 +43,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
   allocate_scratch();
   stream_.to_device(cos_.data(), plan_.rope.cos.data(), cos_.size());
   stream_.to_device(sin_.data(), plan_.rope.sin.data(), sin_.size());
-  if (options_.poison) stream_.fill_bytes(kv_.data(), 0xff, kv_.bytes());  // NaN in f16 and f32
+  if (options_.poison) stream_.fill_bytes(kv_.data(), 0xff, kv_.bytes());  // NaN in all KV types
   stream_.synchronize();
 }
 

@@ -50,10 +50,10 @@ __device__ float element(const MatrixView& w, int row, int col) {
   const int lane = row % kGroup;
   if constexpr (kIsQuantized<Codes>) {
     const int in_segment = col % kSegment, b = in_segment / kQuantBlock, k = col % kQuantBlock;
-    SegmentUnits<Codes> units;
-    units.load(segment_place<Codes>(w, group, col / kSegment, lane), b, b + 1, [](const auto* p) { return *p; });
+    SegmentUnits<Codes, 1> units;
+    units.load(segment_place<Codes>(w, group, col / kSegment, lane), b, 1, [](const auto* p) { return *p; });
     int words[kWordsPerBlock];
-    units.words(b, words);
+    Codes::words(units.units[0], units.highs, b, words);
     const int code = (static_cast<int8_t>(words[k / 4] >> (8 * (k % 4))) >> Codes::kShift) - Codes::kOffset;
     const typename Codes::Scales scales = units.make_scales();
     const float product = __fmul_rn(scales.scale(in_segment / Codes::Block::kScaleGroup), __int2float_rn(code));

@@ -89,6 +89,8 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   }
 }
 
+static_assert(kKvBlockSize == kKvBlock);
+
 KvView CudaProgram::kv_view(uint32_t layer) {
   const Heads& h = plan_.heads;
   KvView view;

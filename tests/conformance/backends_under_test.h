@@ -27,8 +27,8 @@ std::unique_ptr<Backend> one_backend();
 // Why there is none, in a sentence; empty if there is one. Tests then skip: what did not run has not passed.
 std::string why_none();
 
-// Run the short set: no batch above 17 rows but in attention, each attention case with one of its nine page sizes and KV
-// types. All verbs, dtypes and widths stay. For emulators.
+// Run the short set: no batch above 17 rows but in attention, each attention case with one of its nine page sizes and
+// KV types. All verbs, dtypes and widths stay. For emulators.
 bool is_short_set();
 
 }  // namespace llorch::test

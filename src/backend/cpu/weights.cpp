@@ -1,5 +1,6 @@
 // Places a plan's weights in the CPU's layout.
 #include "backend/cpu/program.h"
+#include "backend/open_weight.h"
 
 namespace llorch::cpu {
 
@@ -12,12 +13,7 @@ CpuWeights::CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool&
   memory_ = Buffer(total);
   std::byte* next = memory_.data();
   for (const Weight& weight : plan.weights) {
-    const Tensor in = source.open(weight);
-    const size_t expected = static_cast<size_t>(weight.shape.size() < 2 ? 1 : weight.shape[0]) *
-                            row_bytes(weight.dtype, weight.shape.back());
-    if (in.dtype != weight.dtype || in.shape != weight.shape || in.bytes.size() != expected)
-      fail("weight {}: expected {} {} in {} bytes, got {} {} in {}", weight.name, to_string(weight.dtype),
-           shape_string(weight.shape), expected, to_string(in.dtype), shape_string(in.shape), in.bytes.size());
+    const Tensor in = open_weight(source, weight);
     matrices_.emplace_back();
     vectors_.emplace_back();
     if (weight.shape.size() == 1) {

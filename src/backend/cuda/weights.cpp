@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/open_weight.h"
+
 namespace llorch::cuda {
 namespace {
 
 constexpr size_t kStageBytes =
     16 << 20;  // of one of the two buffers; a copy of this size takes about half a millisecond
-
-size_t file_bytes(const Weight& w) {
-  return static_cast<size_t>(w.shape.size() < 2 ? 1 : w.shape[0]) * row_bytes(w.dtype, w.shape.back());
-}
 
 size_t group_bytes(const Weight& w) { return kGroup * row_bytes(w.dtype, w.shape.back()); }
 
@@ -96,11 +94,7 @@ CudaWeights::CudaWeights(int device, const Plan& plan, const WeightSource& sourc
   }
   Stages stages(std::max(std::min(largest, kStageBytes), largest_group));
   for (const Weight& weight : plan.weights) {
-    const Tensor in = source.open(weight);
-    const size_t expected = file_bytes(weight);
-    if (in.dtype != weight.dtype || in.shape != weight.shape || in.bytes.size() != expected)
-      fail("weight {}: expected {} {} in {} bytes, got {} {} in {}", weight.name, to_string(weight.dtype),
-           shape_string(weight.shape), expected, to_string(in.dtype), shape_string(in.shape), in.bytes.size());
+    const Tensor in = open_weight(source, weight);
     matrices_.emplace_back();
     vectors_.emplace_back();
     if (weight.shape.size() == 1) {

@@ -23,6 +23,14 @@ std::vector<bool> gathered_steps(const Plan& plan) {
   return gathered;
 }
 
+bool reads_later(const Plan& plan, size_t from, SlotId slot) {
+  for (size_t i = from; i < plan.steps.size(); ++i) {
+    if (input_slot(plan.steps[i].op) == slot) return true;
+    if (output_slot(plan.steps[i].op) == slot) return false;
+  }
+  return false;
+}
+
 void Slots::Free::operator()(float* memory) const { munmap(memory, bytes); }
 
 Slots::Slots(const Plan& plan, const CompileOptions& options) : plan_(plan) {

@@ -44,4 +44,7 @@ class Slots {
 // True for each step of the plan that sees only the rows that want logits.
 std::vector<bool> gathered_steps(const Plan& plan);
 
+// True if a step from `from` on reads what is in the slot now: if not, the step that wrote it may be fused away.
+bool reads_later(const Plan& plan, size_t from, SlotId slot);
+
 }  // namespace llorch

@@ -54,13 +54,6 @@ std::vector<CpuProgram::Stage> CpuProgram::make_stages(const StepSet& shown) con
   std::vector<Stage> stages;
   const std::vector<Step>& steps = plan_.steps;
   const std::vector<bool> gathered = gathered_steps(plan_);
-  const auto reads_later = [&](size_t from, SlotId slot) {
-    for (size_t i = from; i < steps.size(); ++i) {
-      if (input_slot(steps[i].op) == slot) return true;
-      if (output_slot(steps[i].op) == slot) return false;
-    }
-    return false;
-  };
   for (size_t i = 0; i < steps.size(); ++i) {
     const Op* prepare = nullptr;
     const bool joins = std::holds_alternative<RmsNorm>(steps[i].op) || std::holds_alternative<GatedAct>(steps[i].op);
@@ -69,7 +62,7 @@ std::vector<CpuProgram::Stage> CpuProgram::make_stages(const StepSet& shown) con
       const SlotId out = output_slot(steps[i].op);
       // The Linear must not overwrite what feeds it: threads read that at different times.
       const bool fits = next != nullptr && next->x == out && next->y != *input_slot(steps[i].op);
-      if (fits && !reads_later(i + 2, out)) prepare = &steps[i++].op;
+      if (fits && !reads_later(plan_, i + 2, out)) prepare = &steps[i++].op;
     }
     if (std::holds_alternative<Linear>(steps[i].op)) stages.push_back({i, Phase::kPack, gathered[i], prepare});
     stages.push_back({i, Phase::kCompute, gathered[i], prepare});

@@ -87,13 +87,6 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
   std::vector<Stage> stages;
   const std::vector<Step>& steps = plan_.steps;
   const std::vector<bool> gathered = gathered_steps(plan_);
-  const auto reads_later = [&](size_t from, SlotId slot) {
-    for (size_t i = from; i < steps.size(); ++i) {
-      if (input_slot(steps[i].op) == slot) return true;
-      if (output_slot(steps[i].op) == slot) return false;
-    }
-    return false;
-  };
   // The next step must not overwrite what feeds the first: blocks read that at different times.
   const auto joins = [&](const Op& op, const Op& next) {
     if (const auto* rope = std::get_if<RopeAppend>(&op)) {
@@ -107,7 +100,7 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
   for (size_t i = 0; i < steps.size(); ++i) {
     const Op* prepare = nullptr;
     if (i + 1 < steps.size() && !shown[i] && joins(steps[i].op, steps[i + 1].op) &&
-        !reads_later(i + 2, output_slot(steps[i].op)))
+        !reads_later(plan_, i + 2, output_slot(steps[i].op)))
       prepare = &steps[i++].op;
     stages.push_back({i, gathered[i], prepare, shown[i]});
   }

@@ -50,11 +50,11 @@ template <typename L, DType kType, int kRows, typename Scales>
           products[r] = P::kOffset == 0 ? L::zero_i() : L::set1_i(-P::kOffset * sum_of_group<kGroups>(x, g(), r));
         for_each_index(
             std::make_integer_sequence<int, kPairsOfGroup>(), [&](auto i) __attribute__((always_inline)) {
-              constexpr int p = g() * kPairsOfGroup + i();
-              const I weight = codes.template pair<p>();
+              constexpr int kPair = g() * kPairsOfGroup + i();
+              const I weight = codes.template pair<kPair>();
 #pragma GCC unroll 16
               for (int r = 0; r < kRows; ++r)
-                products[r] = L::dot_pairs(products[r], weight, L::set1_i(x.pairs[p * kRows + r]));
+                products[r] = L::dot_pairs(products[r], weight, L::set1_i(x.pairs[kPair * kRows + r]));
             });
         const F scale = scales.scale(block * kGroups + g());
 #pragma GCC unroll 16
@@ -98,7 +98,7 @@ void quant_tile(const LinearArgs& a, int group, int row) {
   F total[kGroups][kRows];
 #pragma GCC unroll 16
   for (int g = 0; g < kGroups; ++g) {
-    const auto at = static_cast<size_t>(group + g);
+    const size_t at = static_cast<size_t>(group) + g;
     w[g] = a.w.data + at * a.w.data_stride;
     records[g] = reinterpret_cast<const typename P::Scales*>(a.w.scales + at * a.w.scale_stride);
 #pragma GCC unroll 16

@@ -56,7 +56,7 @@ __device__ inline void gate(const LaneValues& gate, const LaneValues& up, LaneVa
     all_are_ordinary = all_are_ordinary && size >= 0x1p-100f && size <= 64.0f;
   }
   if (all_are_ordinary) return;
-#pragma unroll 1
+#pragma unroll  // a loop would need its arrays in memory
   for (int i = 0; i < kOfLane; ++i) y[i] = gated(gate[i], up[i]);
 }
 

@@ -1,6 +1,7 @@
 // llorch bench: decode and prefill of a model file or a named shape, beside the machine's roofs.
 #include "app/bench.h"
 
+#include <CLI/CLI.hpp>
 #include <iostream>
 
 #include "app/commands.h"

@@ -1,4 +1,5 @@
 // llorch inference: a worker of its own, a story, and the end of the worker.
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <thread>

@@ -37,9 +37,9 @@ void print_table(const nlohmann::json& r) {
                            r["backend"].get<std::string>(), r["device"].get<std::string>());
   std::cout << fmt::format("roofs: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s\n",
                            number(r["roof"]["read_gb_per_s"]), number(r["roof"]["f32_gflop_per_s"]));
-  std::cout << fmt::format("weights {:.1f} MB, placed in {:.2f} s; KV {:.1f} MB; peak resident {:.1f} MB\n",
+  std::cout << fmt::format("weights {:.1f} MB, placed in {:.2f} s; KV {:.1f} MB of {}; peak resident {:.1f} MB\n",
                            number(r["weight_bytes"]) / 1e6, number(r["load_s"]), number(r["kv_bytes"]) / 1e6,
-                           number(r["peak_resident_bytes"]) / 1e6);
+                           r["kv_dtype"].get<std::string>(), number(r["peak_resident_bytes"]) / 1e6);
   std::cout << fmt::format("{:<22}{:>10}{:>12}{:>9}{:>12}{:>12}{:>12}{:>9}\n", "work", "tok/s", "ms/token", "GB/s",
                            "% of read", "GFLOP/s", "% of f32", "spread");
   for (const char* work : {"decode", "prefill"}) {
@@ -62,11 +62,13 @@ void print_table(const nlohmann::json& r) {
                                                      : "outputs: DIFFER from the reference\n");
 }
 
-void run(const BenchFlags& flags) {
+void run(BenchFlags flags) {
+  flags.run.kv_dtype = kv_dtype_of(flags.load);
   if (flags.model.empty() == flags.shape.empty()) throw InputError("give either MODEL or --shape");
   const std::unique_ptr<Backend> backend = make_backend(flags.load);
   nlohmann::json report{{"backend", backend->info().name},
                         {"device", backend->info().device},
+                        {"kv_dtype", to_string(flags.run.kv_dtype)},
                         {"context", flags.run.context},
                         {"prompt", flags.run.prompt}};
   const uint32_t positions = std::max(flags.run.prompt, flags.run.context + flags.run.tokens);
@@ -79,8 +81,8 @@ void run(const BenchFlags& flags) {
     report["dtype"] = flags.dtype;
     if (!flags.no_check) {
       config.n_layers = 1;
-      matches =
-          outputs_match_reference(*backend, shape_plan(config, flags.dtype, 64), [] { return random_weights(7); });
+      matches = outputs_match_reference(
+          *backend, shape_plan(config, flags.dtype, 64), [] { return random_weights(7); }, flags.run.kv_dtype);
       report["matches_reference"] = matches;
     }
   } else {
@@ -124,6 +126,7 @@ void add_bench(CLI::App& app) {
   command->add_option("--shape", flags->shape, "A named shape with random weights instead of a model");
   command->add_option("--dtype", flags->dtype, "Type of the shape's matrices, or q4_k_m")->capture_default_str();
   add_backend_options(*command, flags->load);
+  add_kv_dtype_option(*command, flags->load);
   command->add_option("--isa", flags->load.isa,
                       "Instruction set of the CPU (default: the best that this machine runs)");
   command->add_option("--prompt", flags->run.prompt, "Tokens of the prefill")

@@ -50,7 +50,7 @@ Files open_files(const LoadOptions& options, const Backend& device) {
     throw InputError(
         fmt::format("--ctx {}: the model was made for {} positions", options.context, shape.config.context));
   }
-  const uint64_t available = device.free_memory().value_or(available_memory_bytes());
+  const uint64_t available = device.memory() ? device.memory()->free : available_memory_bytes();
   const KvBudget budget =
       choose_kv_budget({kv_page_bytes(shape.plan, kv), kv.page_size, shape.config.context, options.context,
                         options.kv_memory, available - std::min(available, checkpoint.file_bytes())});

@@ -118,6 +118,7 @@ enum cudaError_t {
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
   cudaErrorECCUncorrectable = 214,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchTimeout = 702,
@@ -197,6 +198,7 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end);
 
 namespace cuda_emulator {
 cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, std::function<void()> kernel);
+size_t pinned_bytes();  // of host memory, allocated now
 }  // namespace cuda_emulator
 
 template <typename... Parameters, typename... Arguments>

@@ -1,5 +1,6 @@
 #include "backend/cuda/cuda_backend.h"
 
+#include "backend/cuda/memory_needs.h"
 #include "backend/cuda/program.h"
 #include "backend/cuda/roof.h"
 
@@ -18,7 +19,10 @@ cudaDeviceProp properties_of(int device) {
 
 class CudaBackend final : public Backend {
  public:
+  // The device's context is made here, once for all that this process does on it: some tenths of a second.
   explicit CudaBackend(int device) : device_(device) {
+    cuda::use_device(device);
+    cuda::check(cudaFree(nullptr), "the device's context was not made");
     const cudaDeviceProp properties = properties_of(device);
     int driver = 0;
     cuda::check(cudaDriverGetVersion(&driver), "the driver does not say its version");
@@ -30,9 +34,13 @@ class CudaBackend final : public Backend {
 
   BackendInfo info() const override { return {"cuda", text_}; }
 
-  std::optional<uint64_t> free_memory() const override {
+  std::optional<DeviceMemory> memory() const override {
     cuda::use_device(device_);
-    return cuda::device_memory().free;
+    return cuda::device_memory();
+  }
+
+  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
+    return cuda::memory_needs(plan, options, n_multiprocessors_);
   }
 
   Roof measure_roof() override {
@@ -92,6 +100,10 @@ std::optional<std::string> cuda_is_missing(const CudaOptions& options) {
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   if (const auto missing = cuda_is_missing(options)) fail("the cuda backend cannot be used: {}", *missing);
   return std::make_unique<CudaBackend>(options.device);
+}
+
+std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions& options) {
+  return cuda::memory_needs(plan, options, kMultiprocessorsOfNoDevice);
 }
 
 int cuda_device_count() {

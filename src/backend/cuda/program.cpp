@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "backend/cuda/scratch.h"
 #include "backend/slots.h"
 #include "backend/step_faults.h"
 
@@ -11,14 +12,6 @@ namespace {
 
 // Decodes of more rows are launched kernel by kernel: their kernels take longer than a launch.
 constexpr uint32_t kMaxGraphRows = 64;
-
-// Memory for attention's chunks when blocks share a tile, and the tiles that may.
-constexpr size_t kMaxPartialBytes = size_t{64} << 20;
-constexpr uint32_t kMaxSplitTiles = 16;
-
-uint32_t choose_heads_per_tile(const Plan& plan) {
-  return plan.n_layers == 0 ? 1 : std::min<uint32_t>(plan.heads.n_heads / plan.heads.n_kv_heads, kMaxQueries);
-}
 
 }  // namespace
 
@@ -29,7 +22,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       weights_(std::move(weights)),
       device_(std::move(device)),
       kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
-      heads_per_tile_(choose_heads_per_tile(plan_)),
+      heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
       batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_)),
       kv_(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv)),
@@ -50,34 +43,17 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
 CudaProgram::~CudaProgram() = default;
 
 void CudaProgram::allocate_scratch() {
-  size_t widest = 0, groups = 0, partial = 0;
-  for (const Step& step : plan_.steps) {
-    const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear == nullptr) continue;
-    size_t n = 0;
-    for (const WeightId id : linear->weights) n += static_cast<size_t>(divide_up(plan_.weight(id).shape[0], kGroup));
-    const auto segments = static_cast<size_t>(divide_up(width(linear->x), kSegment));
-    // A product with so many groups is never split.
-    const size_t split = std::min<size_t>(n, kBlocksPerMultiprocessor * static_cast<size_t>(device_.n_multiprocessors));
-    groups = std::max(groups, n);
-    partial = std::max(partial, split * segments * kMaxTileRows * kGroup);
-    if (uses(*linear, true)) widest = std::max<size_t>(widest, width(linear->x));
-  }
-  const size_t rows = std::max(options_.max_rows, options_.max_logit_rows);
-  packed_q_ = DeviceArray<int16_t>(kActivationMemory, rows * widest);
-  packed_d_ = DeviceArray<float>(kActivationMemory, rows * widest / kQuantBlock);
-  packed_sums_ = DeviceArray<int32_t>(kActivationMemory, rows * widest / kQuantBlock);
+  const ScratchSizes sizes(plan_, options_, device_.n_multiprocessors);
+  packed_q_ = DeviceArray<int16_t>(kActivationMemory, sizes.packed);
+  packed_d_ = DeviceArray<float>(kActivationMemory, sizes.packed_blocks);
+  packed_sums_ = DeviceArray<int32_t>(kActivationMemory, sizes.packed_blocks);
   packed_ = {packed_q_.data(), packed_d_.data(), packed_sums_.data()};
-  linear_partial_ = DeviceArray<float>(kActivationMemory, partial);
-  linear_arrivals_ = DeviceArray<unsigned>(kActivationMemory, groups);
+  linear_partial_ = DeviceArray<float>(kActivationMemory, sizes.linear_partial);
+  linear_arrivals_ = DeviceArray<unsigned>(kActivationMemory, sizes.linear_arrivals);
+  attention_partial_ = DeviceArray<float>(kActivationMemory, sizes.attention_partial);
+  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, sizes.attention_arrivals);
+  max_split_tiles_ = sizes.max_split_tiles;
   stream_.fill_bytes(linear_arrivals_.data(), 0, linear_arrivals_.bytes());
-  if (plan_.n_layers == 0) return;
-  const size_t chunks = static_cast<size_t>(divide_up(plan_.context(), kChunk));
-  const size_t of_tile = kv_tiles() * chunks * kMaxQueries * (plan_.heads.head_dim + 2);
-  const size_t room = kMaxPartialBytes / sizeof(float) / of_tile;
-  max_split_tiles_ = static_cast<uint32_t>(std::min<size_t>({room, kMaxSplitTiles, options_.max_rows}));
-  attention_partial_ = DeviceArray<float>(kActivationMemory, max_split_tiles_ * of_tile);
-  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, size_t{max_split_tiles_} * kv_tiles());
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
@@ -109,7 +85,8 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
 
 size_t CudaProgram::bytes() const {
   return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed_q_.bytes() +
-         packed_d_.bytes() + packed_sums_.bytes() + linear_partial_.bytes() + attention_partial_.bytes();
+         packed_d_.bytes() + packed_sums_.bytes() + linear_partial_.bytes() + linear_arrivals_.bytes() +
+         attention_partial_.bytes() + attention_arrivals_.bytes();
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {

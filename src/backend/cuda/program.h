@@ -63,10 +63,8 @@ class CudaProgram final : public Program {
   void enqueue(const Stage& stage, const GatherRows& op);
 
   InputRows input_of(const Op& op);
-  bool uses(const Linear& op, bool quantized) const;
   KvView kv_view(uint32_t layer);
   bool rotates(const Stage& stage) const;
-  uint32_t kv_tiles() const;  // of one row: KV heads, times the tiles of a head's group
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }
   void allocate_scratch();

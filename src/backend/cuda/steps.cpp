@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "backend/cuda/program.h"
+#include "backend/cuda/scratch.h"
 
 namespace llorch::cuda {
 namespace {
@@ -51,18 +52,13 @@ void CudaProgram::enqueue(const Stage& stage, const GatherRows& op) {
               static_cast<int32_t>(width(op.x)), slots_.data(op.y));
 }
 
-bool CudaProgram::uses(const Linear& op, bool quantized) const {
-  return std::any_of(op.weights.begin(), op.weights.end(),
-                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
-}
-
 void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const bool prepares = rows_of(stage) > kFusedRows;
   InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  const bool packs = prepares && uses(op, true);
+  const bool packs = prepares && uses(plan_, op, true);
   if (packs) pack_rows(kernels_, in, rows, packed_);
-  if (prepares && uses(op, false) && in.prepare != Prepare::kNone) {
+  if (prepares && uses(plan_, op, false) && in.prepare != Prepare::kNone) {
     prepare_rows(kernels_, in, rows, slots_.data(op.x));  // as if it were not fused
     in = input_of(op);
   }
@@ -106,11 +102,6 @@ KvView CudaProgram::kv_view(uint32_t layer) {
   return view;
 }
 
-uint32_t CudaProgram::kv_tiles() const {
-  const Heads& h = plan_.heads;
-  return h.n_kv_heads * static_cast<uint32_t>(divide_up(h.n_heads / h.n_kv_heads, heads_per_tile_));
-}
-
 void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
   const RopeArgs args = {slots_.data(op.qkv), cos_.data(), sin_.data(), op.pairs, kv_view(op.layer), batch_.view()};
   rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
@@ -118,7 +109,7 @@ void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
 
 // Whether attention's blocks do the fused RopeAppend: each has a row's whole group of heads.
 bool CudaProgram::rotates(const Stage& stage) const {
-  return stage.prepare != nullptr && batch_.is_one_row_each() && kv_tiles() == plan_.heads.n_kv_heads;
+  return stage.prepare != nullptr && batch_.is_one_row_each() && kv_tiles(plan_) == plan_.heads.n_kv_heads;
 }
 
 void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
@@ -142,7 +133,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   }
   if (batch_.tiles() <= max_split_tiles_) {
     const uint32_t wanted = kBlocksPerMultiprocessorOfAttention * static_cast<uint32_t>(device_.n_multiprocessors) /
-                            (batch_.tiles() * kv_tiles());
+                            (batch_.tiles() * kv_tiles(plan_));
     args.n_splits = static_cast<int32_t>(
         std::clamp<uint32_t>(wanted, 1, std::min(kMaxSplits, static_cast<uint32_t>(args.max_chunks))));
   }

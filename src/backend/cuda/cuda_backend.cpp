@@ -1,6 +1,5 @@
 #include "backend/cuda/cuda_backend.h"
 
-#include "backend/cuda/memory_needs.h"
 #include "backend/cuda/program.h"
 #include "backend/cuda/roof.h"
 
@@ -40,7 +39,7 @@ class CudaBackend final : public Backend {
   }
 
   std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
-    return cuda::memory_needs(plan, options, n_multiprocessors_);
+    return cuda_memory_needs(plan, options);
   }
 
   Roof measure_roof() override {
@@ -100,10 +99,6 @@ std::optional<std::string> cuda_is_missing(const CudaOptions& options) {
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   if (const auto missing = cuda_is_missing(options)) fail("the cuda backend cannot be used: {}", *missing);
   return std::make_unique<CudaBackend>(options.device);
-}
-
-std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions& options) {
-  return cuda::memory_needs(plan, options, kMultiprocessorsOfNoDevice);
 }
 
 int cuda_device_count() {

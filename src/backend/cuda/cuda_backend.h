@@ -19,8 +19,7 @@ std::optional<std::string> cuda_is_missing(const CudaOptions& options = {});
 // Throws Error with that sentence if the device cannot be used.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});
 
-// What would be allocated on a device that is not there: one of 132 multiprocessors, as an H100 has.
-inline constexpr int kMultiprocessorsOfNoDevice = 132;
+// Backend::memory_needs(), which is the same on every device, and without one. memory_needs.cpp
 std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions& options);
 
 // Devices that are visible; 0 without a driver.

@@ -43,17 +43,14 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
 CudaProgram::~CudaProgram() = default;
 
 void CudaProgram::allocate_scratch() {
-  const ScratchSizes sizes(plan_, options_, device_.n_multiprocessors);
+  const ScratchSizes sizes(plan_, options_);
   packed_q_ = DeviceArray<int16_t>(kActivationMemory, sizes.packed);
   packed_d_ = DeviceArray<float>(kActivationMemory, sizes.packed_blocks);
   packed_sums_ = DeviceArray<int32_t>(kActivationMemory, sizes.packed_blocks);
   packed_ = {packed_q_.data(), packed_d_.data(), packed_sums_.data()};
-  linear_partial_ = DeviceArray<float>(kActivationMemory, sizes.linear_partial);
-  linear_arrivals_ = DeviceArray<unsigned>(kActivationMemory, sizes.linear_arrivals);
   attention_partial_ = DeviceArray<float>(kActivationMemory, sizes.attention_partial);
   attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, sizes.attention_arrivals);
   max_split_tiles_ = sizes.max_split_tiles;
-  stream_.fill_bytes(linear_arrivals_.data(), 0, linear_arrivals_.bytes());
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
@@ -85,8 +82,7 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
 
 size_t CudaProgram::bytes() const {
   return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed_q_.bytes() +
-         packed_d_.bytes() + packed_sums_.bytes() + linear_partial_.bytes() + linear_arrivals_.bytes() +
-         attention_partial_.bytes() + attention_arrivals_.bytes();
+         packed_d_.bytes() + packed_sums_.bytes() + attention_partial_.bytes() + attention_arrivals_.bytes();
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {

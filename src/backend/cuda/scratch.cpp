@@ -27,21 +27,11 @@ bool uses(const Plan& plan, const Linear& op, bool quantized) {
                      [&](WeightId id) { return is_quantized(plan.weight(id).dtype) == quantized; });
 }
 
-ScratchSizes::ScratchSizes(const Plan& plan, const CompileOptions& options, int n_multiprocessors) {
+ScratchSizes::ScratchSizes(const Plan& plan, const CompileOptions& options) {
   size_t widest = 0;
   for (const Step& step : plan.steps) {
     const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear == nullptr) continue;
-    const uint32_t width = plan.slot(linear->x).width;
-    size_t groups = 0;
-    for (const WeightId id : linear->weights)
-      groups += static_cast<size_t>(divide_up(plan.weight(id).shape[0], kGroup));
-    const auto segments = static_cast<size_t>(divide_up(width, kSegment));
-    // A product with so many groups is never split.
-    const size_t split = std::min<size_t>(groups, kBlocksPerMultiprocessor * static_cast<size_t>(n_multiprocessors));
-    linear_arrivals = std::max(linear_arrivals, groups);
-    linear_partial = std::max(linear_partial, split * segments * kMaxTileRows * kGroup);
-    if (uses(plan, *linear, true)) widest = std::max<size_t>(widest, width);
+    if (linear != nullptr && uses(plan, *linear, true)) widest = std::max<size_t>(widest, plan.slot(linear->x).width);
   }
   packed = std::max(options.max_rows, options.max_logit_rows) * widest;
   packed_blocks = packed / kQuantBlock;
@@ -51,13 +41,12 @@ ScratchSizes::ScratchSizes(const Plan& plan, const CompileOptions& options, int 
   const size_t room = kMaxPartialBytes / sizeof(float) / of_tile;
   max_split_tiles = static_cast<uint32_t>(std::min<size_t>({room, kMaxSplitTiles, options.max_rows}));
   attention_partial = max_split_tiles * of_tile;
-  attention_arrivals = size_t{max_split_tiles} * kv_tiles(plan);
+  attention_arrivals = size_t{max_split_tiles} * plan.heads.n_heads;
 }
 
 size_t ScratchSizes::bytes() const {
   return packed * sizeof(int16_t) + packed_blocks * (sizeof(float) + sizeof(int32_t)) +
-         (linear_partial + attention_partial) * sizeof(float) +
-         (linear_arrivals + attention_arrivals) * sizeof(unsigned);
+         attention_partial * sizeof(float) + attention_arrivals * sizeof(unsigned);
 }
 
 }  // namespace llorch::cuda

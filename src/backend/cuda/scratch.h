@@ -6,13 +6,11 @@
 namespace llorch::cuda {
 
 struct ScratchSizes {
-  ScratchSizes(const Plan& plan, const CompileOptions& options, int n_multiprocessors);
+  ScratchSizes(const Plan& plan, const CompileOptions& options);
   size_t bytes() const;
 
   size_t packed = 0;              // elements of rows as int16
   size_t packed_blocks = 0;       // their scales, and their sums
-  size_t linear_partial = 0;      // floats
-  size_t linear_arrivals = 0;     // counters
   size_t attention_partial = 0;   // floats
   size_t attention_arrivals = 0;  // counters
   uint32_t max_split_tiles = 0;   // of attention, for which there is room

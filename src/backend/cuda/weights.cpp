@@ -24,7 +24,7 @@ void CudaWeights::read_row(WeightId id, int64_t row, float* out) const {
   use_device(device_);
   const Stream stream;
   const auto index = static_cast<size_t>(id);
-  if (vectors_[index].size() > 0) {
+  if (!vectors_[index].empty()) {
     stream.to_host(out, vectors_[index].data(), vectors_[index].size());
     stream.synchronize();
     return;

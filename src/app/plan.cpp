@@ -25,11 +25,22 @@ void print_memory(const LoadOptions& options) {
     device = make_backend(options);
     place = place_of(*device);
   }
-  Model model = blame_files([&] { return load_model(Checkpoint::open(find_model(options.model)), 1); });
-  const MemoryPlan plan = plan_memory(options, std::move(model.plan), model.config.context, *place);
-  fmt::print("{} on {}: {}\n{} positions of a sequence, {} sequences in a step of up to {} rows\n{}", model.config.name,
-             place->backend.name, place->backend.device, plan.context, plan.compile.max_logit_rows,
-             plan.compile.max_rows, to_text(plan, *place));
+  const Model model = blame_files([&] { return load_model(Checkpoint::open(find_model(options.model)), 1); });
+  const auto print = [&](const MemoryPlace& there) {
+    const MemoryPlan plan = plan_memory(options, model.plan, model.config.context, there);
+    fmt::print("{} on {}: {}\n{} positions of a sequence, {} sequences in a step of up to {} rows\n{}",
+               model.config.name, there.backend.name, there.backend.device, plan.context, plan.compile.max_logit_rows,
+               plan.compile.max_rows, to_text(plan, there));
+  };
+  try {
+    print(*place);
+  } catch (const CodedError& error) {
+    if (error.code() != ErrorCode::kVramOom && error.code() != ErrorCode::kOutOfPages) throw;
+    MemoryPlace boundless = *place;  // what is refused is shown too
+    boundless.memory.reset();
+    print(boundless);
+    throw;
+  }
 }
 
 }  // namespace

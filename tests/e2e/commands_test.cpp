@@ -137,6 +137,13 @@ TEST(Commands, PlanTellsTheMemoryThatALoadTakes) {
   EXPECT_EQ(worker.health()["kv_pages_total"], 128);
 }
 
+TEST(Commands, PlanTellsTheMemoryOfWhatDoesNotFitToo) {
+  const Result result = llorch(fmt::format("plan {} --memory --backend cpu --kv-memory 900000GB", kTinyModel));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, AllOf(HasSubstr("weights, bf16"), HasSubstr("together"), HasSubstr("are free"),
+                                   testing::EndsWith("[VRAM_OOM]\n")));
+}
+
 TEST(Commands, RunTellsWhatTheLoadTook) {
   const Result result = llorch("run --prompt x --max-tokens 2 " + std::string(kTinyModel));
   EXPECT_THAT(result.output, testing::ContainsRegex("weights: 0.3 MB in [0-9]+ ms .*, device context in [0-9]+ ms"));

@@ -45,7 +45,7 @@ ScratchSizes::ScratchSizes(const Plan& plan, const CompileOptions& options) {
 }
 
 size_t ScratchSizes::bytes() const {
-  return packed * sizeof(int16_t) + packed_blocks * (sizeof(float) + sizeof(int32_t)) +
+  return kPacked * (packed * sizeof(int16_t) + packed_blocks * (sizeof(float) + sizeof(int32_t))) +
          attention_partial * sizeof(float) + attention_arrivals * sizeof(unsigned);
 }
 

@@ -9,7 +9,9 @@ struct ScratchSizes {
   ScratchSizes(const Plan& plan, const CompileOptions& options);
   size_t bytes() const;
 
-  size_t packed = 0;              // elements of rows as int16
+  static constexpr size_t kPacked = 2;  // sets of packed rows: one is read while the next is made
+
+  size_t packed = 0;              // elements of rows as int16, of each set
   size_t packed_blocks = 0;       // their scales, and their sums
   size_t attention_partial = 0;   // floats
   size_t attention_arrivals = 0;  // counters

@@ -57,6 +57,7 @@ EventStream::EventStream(const ServedModel& model, const std::shared_ptr<const T
                          const PreparedJob& job, std::chrono::milliseconds metrics_interval)
     : model_(model),
       job_id_(job.request.job_id),
+      prompt_tokens_(job.engine_request.tokens.size()),
       max_tokens_(job.request.max_tokens),
       metrics_interval_(metrics_interval),
       decoder_(decoder_after(job.engine_request.tokens, tokenizer)),
@@ -80,6 +81,7 @@ void EventStream::write_started(std::string& out) {
                     {"job_id", job_id_},
                     {"model", model_.name},
                     {"started_at", iso8601_now()},
+                    {"prompt_tokens", prompt_tokens_},
                     {"backend", model_.backend},
                     {"numerics", model_.numerics}});
 }

@@ -56,6 +56,7 @@ class EventStream {
 
   const ServedModel& model_;
   std::string job_id_;
+  size_t prompt_tokens_;
   uint32_t max_tokens_;
   std::chrono::milliseconds metrics_interval_;
   StreamDecoder decoder_;

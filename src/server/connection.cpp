@@ -89,7 +89,6 @@ asio::awaitable<std::optional<Connection::Request>> Connection::read_request() {
     error_code error;
     idle_ = true;
     head_only_ = false;
-    correlation_id_ = correlation_id({});
     stream_.expires_after(service_.options.idle_timeout);
     co_await http::async_read_header(stream_, buffer_, parser, redirect_error(use_awaitable, error));
     idle_ = false;
@@ -99,6 +98,7 @@ asio::awaitable<std::optional<Connection::Request>> Connection::read_request() {
     if (error) {
       refused = unreadable(error);
       if (!refused) break;
+      correlation_id_ = correlation_id({});
     } else {
       const auto& head = parser.get();
       correlation_id_ = correlation_id(view(head["X-Correlation-Id"]));

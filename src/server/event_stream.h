@@ -71,9 +71,6 @@ class EventStream {
 // tokenizers drop a space), and holds nothing of the prompt's own text.
 StreamDecoder decoder_after(std::span<const int32_t> prompt, const std::shared_ptr<const Tokenizer>& tokenizer);
 
-// "data: {json}\n\n". Text that is not UTF-8 (a system's message) is repaired.
-std::string sse_frame(const nlohmann::ordered_json& event);
-
 // What is known of a failure beside its code and message, for clients and logs: step, layer, verb, shapes, dtype,
 // device, position, kv_len and cause (strings, outermost first), where they apply.
 nlohmann::ordered_json failure_detail(const FailEvent& failure);

@@ -5,6 +5,7 @@
 #include <boost/beast/http/field.hpp>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "server/channel.h"
 #include "server/connection.h"
@@ -29,7 +30,7 @@ asio::awaitable<void> Connection::execute(PreparedJob prepared) {
                                          {"prompt_tokens", prepared.engine_request.tokens.size()},
                                          {"max_tokens", request.max_tokens}});
   EventStream events(service_.model, service_.tokenizer, prepared, service_.options.metrics_interval);
-  Job job(service_.jobs, service_.engine, service_.io, request.job_id, std::move(prepared.engine_request));
+  Job job(service_.jobs, service_.engine, service_.bell, request.job_id, std::move(prepared.engine_request));
   watch(job.channel());
   co_await stream_events(job, events);
   co_await end_watch();
@@ -45,18 +46,24 @@ asio::awaitable<void> Connection::stream_events(Job& job, EventStream& events) {
   const auto begin = EventStream::Clock::now();
   bool first_token_logged = false;
   co_await send_stream_head();
+  std::vector<Event> taken;
   std::string frames;
   while (!gone_ && !events.ended()) {
     co_await job.channel()->wait();
     frames.clear();
-    for (const Event& event : job.channel()->take()) events.write(event, EventStream::Clock::now(), frames);
+    job.channel()->take(taken);
+    for (const Event& event : taken) events.write(event, EventStream::Clock::now(), frames);
     if (events.wants_cancel()) job.cancel();
     if (!first_token_logged && events.tokens_out() > 0) {
       first_token_logged = true;
       service_.log.info("first token",
                         {{"job_id", job.job_id()}, {"correlation_id", correlation_id_}, {"ttft_ms", ms_since(begin)}});
     }
-    if (!gone_ && !frames.empty()) co_await send_frames(frames);
+    if (gone_ || frames.empty()) continue;
+    make_chunk(frames);
+    std::string_view bytes = frames;
+    write_now(bytes);
+    if (!gone_ && !bytes.empty()) co_await write(bytes);
   }
   if (events.ended()) log_end(job, *events.ended());
   if (!gone_ && chunked_) co_await write("0\r\n\r\n");
@@ -90,12 +97,10 @@ asio::awaitable<void> Connection::send_stream_head() {
 }
 
 // One chunk for all frames that were ready, so one packet as a rule.
-asio::awaitable<void> Connection::send_frames(std::string& frames) {
-  if (chunked_) {
-    frames.insert(0, fmt::format("{:x}\r\n", frames.size()));
-    frames += "\r\n";
-  }
-  co_await write(frames);
+void Connection::make_chunk(std::string& frames) const {
+  if (!chunked_) return;
+  frames.insert(0, fmt::format("{:x}\r\n", frames.size()));
+  frames += "\r\n";
 }
 
 // Keeps a read pending, which is how a disconnect shows while nothing is written. What comes is the next request

@@ -19,6 +19,7 @@ namespace llorch {
 namespace {
 
 constexpr uint32_t kMaxClients = 4096;
+constexpr uint32_t kMaxRunning = 1024;  // of serve
 
 struct LoadFlags {
   std::string url, kv_memory;
@@ -39,19 +40,22 @@ struct Stage {
   LoadAnswer answer;                 // to it, under load
 };
 
-std::vector<LoadRequest> make_requests(const LoadFlags& flags, const Tokenizer& tokenizer, uint32_t clients) {
+uint32_t most_clients(const LoadFlags& flags) { return *std::max_element(flags.clients.begin(), flags.clients.end()); }
+
+// Of the largest stage; the others have the first of them.
+std::vector<LoadRequest> make_requests(const LoadFlags& flags) {
+  const auto tokenizer = blame_files([&] { return Tokenizer::load(Checkpoint::open(find_model(flags.worker.model))); });
+  const size_t count = size_t{most_clients(flags)} * flags.requests;
   std::vector<LoadRequest> out;
-  const size_t count = size_t{clients} * flags.requests;
   uint64_t seed = flags.seed;
-  for (std::string& prompt : make_prompts(tokenizer, count, flags.prompt_tokens, flags.seed)) {
+  for (std::string& prompt : make_prompts(*tokenizer, count, flags.prompt_tokens, flags.seed)) {
     out.push_back({std::move(prompt), flags.prompt_tokens, flags.max_tokens, flags.temperature, seed++});
   }
   return out;
 }
 
-Stage run_stage(const LoadFlags& flags, const LoadTarget& target, const Tokenizer& tokenizer, uint32_t clients,
+Stage run_stage(const LoadTarget& target, const std::vector<LoadRequest>& requests, uint32_t clients,
                 const std::atomic<bool>& stop) {
-  const std::vector<LoadRequest> requests = make_requests(flags, tokenizer, clients);
   const LoadRun run = run_load(target, requests, clients, stop);
   Stage stage;
   stage.summary = summarize(run, clients);
@@ -119,39 +123,47 @@ void check(const Stage& stage) {
   }
 }
 
-void run_stages(const LoadFlags& flags, const LoadTarget& target, const std::atomic<bool>& stop) {
-  const auto tokenizer = blame_files([&] { return Tokenizer::load(Checkpoint::open(find_model(flags.worker.model))); });
+void run_stages(const LoadFlags& flags, const LoadTarget& target, const std::vector<LoadRequest>& requests,
+                const std::atomic<bool>& stop) {
   std::vector<Stage> stages;
   for (const uint32_t clients : flags.clients) {
-    stages.push_back(run_stage(flags, target, *tokenizer, clients, stop));
+    const auto end = requests.begin() + static_cast<std::ptrdiff_t>(size_t{clients} * flags.requests);
+    stages.push_back(run_stage(target, {requests.begin(), end}, clients, stop));
     if (stages.back().summary.errors > 0) break;
   }
   print(flags, stages);
   for (const Stage& stage : stages) check(stage);
 }
 
-void load_worker(LoadFlags flags) {
+LoadTarget with_token(LoadTarget target) {
+  target.bearer_token = api_token_of_environment();
+  return target;
+}
+
+void load_own_worker(LoadFlags flags, const std::vector<LoadRequest>& requests, const std::atomic<bool>& stop) {
   constexpr std::chrono::seconds kReady{600};  // a large model on a slow disk
-  const StopSignals signals;
-  if (!flags.url.empty()) {
-    LoadTarget target = parse_load_url(flags.url);
-    target.bearer_token = api_token_of_environment();
-    wait_until_ready(flags.url, std::chrono::seconds(10), signals.stopped(), [] { return true; });
-    return run_stages(flags, target, signals.stopped());
-  }
-  const uint32_t most = *std::max_element(flags.clients.begin(), flags.clients.end());
-  flags.worker.more = {"--max-running",     std::to_string(std::min(most, 1024u)),
+  const uint32_t most = most_clients(flags);
+  flags.worker.more = {"--max-running",     std::to_string(std::min(most, kMaxRunning)),
                        "--max-waiting",     std::to_string(most),
                        "--max-connections", std::to_string(most + 16)};
   if (!flags.kv_memory.empty()) flags.worker.more.insert(flags.worker.more.end(), {"--kv-memory", flags.kv_memory});
-  with_own_worker(flags.worker, signals.stopped(), [&](uint16_t port, const std::function<bool()>& alive) {
-    LoadTarget target;
-    target.host = "127.0.0.1";
-    target.port = port;
-    target.bearer_token = api_token_of_environment();
-    wait_until_ready(fmt::format("http://127.0.0.1:{}", port), kReady, signals.stopped(), alive);
-    run_stages(flags, target, signals.stopped());
+  with_own_worker(flags.worker, stop, [&](uint16_t port, const std::function<bool()>& alive) {
+    const std::string url = fmt::format("http://127.0.0.1:{}", port);
+    wait_until_ready(url, kReady, stop, alive);
+    run_stages(flags, with_token(parse_load_url(url)), requests, stop);
   });
+}
+
+void load_worker(const LoadFlags& flags) {
+  constexpr std::chrono::seconds kReady{2};  // it runs, or is just about to
+  if (!(flags.temperature >= 0.0 && flags.temperature <= 2.0)) throw InputError("--temperature: expected 0 to 2");
+  const std::optional<LoadTarget> target =
+      flags.url.empty() ? std::nullopt : std::optional(with_token(parse_load_url(flags.url)));
+  const std::vector<LoadRequest> requests = make_requests(flags);
+  const StopSignals signals;
+  if (!target) return load_own_worker(flags, requests, signals.stopped());
+  wait_until_ready(flags.url, kReady, signals.stopped(), [] { return true; });
+  run_stages(flags, *target, requests, signals.stopped());
 }
 
 }  // namespace
@@ -180,9 +192,7 @@ void add_load(CLI::App& app) {
   command->add_option("--max-tokens", flags->max_tokens, "Tokens of each answer")
       ->check(CLI::Range(1, 2048))
       ->capture_default_str();
-  command->add_option("--temperature", flags->temperature, "0: greedy")
-      ->check(CLI::Range(0.0, 2.0))
-      ->capture_default_str();
+  command->add_option("--temperature", flags->temperature, "0 to 2; 0: greedy")->capture_default_str();
   command->add_option("--seed", flags->seed, "Of prompts and sampling; request n samples with seed + n")
       ->capture_default_str();
   command->add_flag("--json", flags->json, "Print JSON");

@@ -131,7 +131,7 @@ TEST(LoadPrompts, HaveExactlySoManyTokensAndDiffer) {
       const auto prompts = make_prompts(*tokenizer, 20, n, 5);
       for (const std::string& prompt : prompts) ASSERT_EQ(tokenizer->encode(prompt, true).size(), n) << folder;
       EXPECT_EQ(prompts, make_prompts(*tokenizer, 20, n, 5));
-      if (n > 2) EXPECT_EQ(std::set<std::string>(prompts.begin(), prompts.end()).size(), 20u);
+      EXPECT_GE(std::set<std::string>(prompts.begin(), prompts.end()).size(), n > 2 ? 20u : 2u);
     }
     EXPECT_THROW(make_prompts(*tokenizer, 1, 1, 5), InputError) << "BOS is one, and a prompt is not empty";
   }

@@ -1,9 +1,8 @@
 // A worker whose model costs nothing: what HTTP, server and engine can carry by themselves. `llorch load` measures it.
-// Arguments: the port (0: a free one), and microseconds from one step to the next, as a device would take (0: none).
-#include <fmt/format.h>
-
-#include <cstdio>
-#include <cstdlib>
+// llorch_toy_worker serve --port N --step-us N: so long is it from one step to the next, as a device would take (0: no
+// time).
+#include <CLI/CLI.hpp>
+#include <chrono>
 #include <thread>
 
 #include "engine/fake_program_for_test.h"
@@ -68,11 +67,10 @@ int serve(uint16_t port, std::chrono::microseconds step) {
   ServerOptions options;
   options.port = port;
   options.max_waiting = RushProgram::kMaxSequences;
-  const Logger log = Logger::to_nowhere();
+  const Logger log = Logger::to_stdout(LogLevel::info);
   Server server(options, model, Tokenizer::load(Checkpoint::open(LLORCH_SOURCE_DIR "/tests/fixtures/tiny-llama")),
                 engine, log);
-  std::printf("listening on port %u\n", server.listen().port());
-  std::fflush(stdout);
+  log.info("HTTP server listening", {{"addr", fmt::format("127.0.0.1:{}", server.listen().port())}});
   return server.run() ? 0 : 1;
 }
 
@@ -80,6 +78,12 @@ int serve(uint16_t port, std::chrono::microseconds step) {
 }  // namespace llorch
 
 int main(int argc, char** argv) {
-  const auto argument = [&](int n) { return argc > n ? std::atoi(argv[n]) : 0; };
-  return llorch::serve(static_cast<uint16_t>(argument(1)), std::chrono::microseconds(argument(2)));
+  CLI::App app("A worker whose model costs nothing.");
+  uint16_t port = 0;
+  int64_t step_us = 0;
+  CLI::App* command = app.add_subcommand("serve")->required();
+  command->add_option("--port", port, "0: a free one");
+  command->add_option("--step-us", step_us, "From one step to the next");
+  CLI11_PARSE(app, argc, argv)
+  return llorch::serve(port, std::chrono::microseconds(step_us));
 }

@@ -96,6 +96,7 @@ def text(string):
 
 def metadata(kind):
     pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    pieces += list("w0123456789")  # what the others are merged from
     pieces += [f"w{i}" for i in range(VOCAB - len(pieces))]
     numbers = {"block_count": LAYERS, "context_length": CONTEXT, "embedding_length": HIDDEN, "feed_forward_length": FFN,
                "attention.head_count": HEADS, "attention.head_count_kv": KV_HEADS, "vocab_size": VOCAB,

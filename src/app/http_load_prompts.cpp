@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <random>
 
 #include "app/commands.h"
@@ -28,6 +29,12 @@ std::vector<std::string> plain_pieces(const Tokenizer& tokenizer) {
   return out;
 }
 
+// About half as many pieces as so many tokens are, and at least one: a step that is too long leads to and fro.
+size_t pieces_of(size_t tokens, size_t tokens_of_text, size_t pieces_of_text) {
+  if (pieces_of_text == 0) return 1;
+  return std::max<size_t>(1, tokens * pieces_of_text / tokens_of_text / 2);
+}
+
 }  // namespace
 
 std::vector<std::string> make_prompts(const Tokenizer& tokenizer, size_t count, size_t n_tokens, uint64_t seed) {
@@ -48,12 +55,14 @@ std::vector<std::string> make_prompts(const Tokenizer& tokenizer, size_t count, 
       throw InputError(
           fmt::format("--prompt-tokens {}: no text of so many tokens was found; a text of {} pieces has {}", n_tokens,
                       text.size(), tokens));
-    } else if (tokens > n_tokens) {  // a few at random go, so that the next ones stand elsewhere
-      for (size_t n = 0; n <= (tokens - n_tokens) / 2 && !text.empty(); ++n) {
+    } else if (tokens > n_tokens) {  // some at random go, so that the next ones stand elsewhere
+      for (size_t n = pieces_of(tokens - n_tokens, tokens, text.size()); n > 0; --n) {
         text.erase(text.begin() + static_cast<std::ptrdiff_t>(random() % text.size()));
       }
     } else {
-      for (size_t n = tokens; n < n_tokens; ++n) text.push_back(pieces[random() % pieces.size()]);
+      for (size_t n = pieces_of(n_tokens - tokens, tokens, text.size()); n > 0; --n) {
+        text.push_back(pieces[random() % pieces.size()]);
+      }
     }
   }
   return prompts;

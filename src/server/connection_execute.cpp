@@ -59,14 +59,13 @@ asio::awaitable<void> Connection::stream_events(Job& job, EventStream& events) {
       service_.log.info("first token",
                         {{"job_id", job.job_id()}, {"correlation_id", correlation_id_}, {"ttft_ms", ms_since(begin)}});
     }
+    if (events.ended()) log_end(job, *events.ended());  // who has the end of the stream finds it in the log
     if (gone_ || frames.empty()) continue;
-    make_chunk(frames);
+    make_chunk(frames, events.ended().has_value());
     std::string_view bytes = frames;
     write_now(bytes);
     if (!gone_ && !bytes.empty()) co_await write(bytes);
   }
-  if (events.ended()) log_end(job, *events.ended());
-  if (!gone_ && chunked_) co_await write("0\r\n\r\n");
 }
 
 // The number of the request is what a bundle of the flight recorder has for a name.
@@ -96,11 +95,11 @@ asio::awaitable<void> Connection::send_stream_head() {
   co_await write(head);
 }
 
-// One chunk for all frames that were ready, so one packet as a rule.
-void Connection::make_chunk(std::string& frames) const {
+// One chunk for all frames that were ready, so one packet as a rule; after the last ones, the end of the body too.
+void Connection::make_chunk(std::string& frames, bool last) const {
   if (!chunked_) return;
   frames.insert(0, fmt::format("{:x}\r\n", frames.size()));
-  frames += "\r\n";
+  frames += last ? "\r\n0\r\n\r\n" : "\r\n";
 }
 
 // Keeps a read pending, which is how a disconnect shows while nothing is written. What comes is the next request

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <iterator>
 
 #include "app/commands.h"
 #include "app/http_load_client.h"
@@ -105,7 +106,8 @@ void print(const LoadFlags& flags, const std::vector<Stage>& stages) {
     return;
   }
   std::vector<LoadSummary> summaries;
-  for (const Stage& stage : stages) summaries.push_back(stage.summary);
+  std::transform(stages.begin(), stages.end(), std::back_inserter(summaries),
+                 [](const Stage& stage) { return stage.summary; });
   std::cout << what_was_asked(flags, stages.front().answer) << load_table(summaries);
   for (const Stage& stage : stages) {
     if (stage.summary.errors == 0) std::cout << alone_line(stage);

@@ -31,7 +31,7 @@ std::vector<std::string> plain_pieces(const Tokenizer& tokenizer) {
 
 // About half as many pieces as so many tokens are, and at least one: a step that is too long leads to and fro.
 size_t pieces_of(size_t tokens, size_t tokens_of_text, size_t pieces_of_text) {
-  if (pieces_of_text == 0) return 1;
+  if (tokens_of_text == 0) return 1;
   return std::max<size_t>(1, tokens * pieces_of_text / tokens_of_text / 2);
 }
 

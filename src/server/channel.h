@@ -1,35 +1,15 @@
-// The way from the engine thread to a connection: one queue of small events per request, one bell for all.
+// The way from the engine thread to a connection: one queue of small events per request.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "engine/request.h"
 #include "server/asio.h"
+#include "server/bell.h"
 
 namespace llorch {
-
-class Channel;
-
-// Wakes the io thread once for all channels that have got something in the meantime: a step of the engine gives each
-// of its sequences a token.
-class Bell {
- public:
-  explicit Bell(asio::io_context& io) : io_(io) {}
-
-  void ring(std::shared_ptr<Channel> channel);  // any thread, while the io_context lives
-
- private:
-  void answer();  // io thread
-
-  asio::io_context& io_;
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Channel>> ringing_;
-  bool answer_posted_ = false;
-  std::vector<std::shared_ptr<Channel>> answered_;  // io thread; empty but while answer() runs
-};
 
 // The queue is bounded by the request itself (max_tokens and two more events), so a reader that stops stalls nobody.
 // However many events come, it rings once until they are taken. After close() the engine may keep its sink as long as

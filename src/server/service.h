@@ -12,7 +12,7 @@
 
 #include "base/log.h"
 #include "engine/engine.h"
-#include "server/channel.h"
+#include "server/bell.h"
 #include "server/jobs.h"
 #include "text/tokenizer.h"
 

@@ -20,7 +20,8 @@ namespace llorch {
 namespace {
 
 constexpr uint32_t kMaxClients = 4096;
-constexpr uint32_t kMaxRunning = 1024;  // of serve
+constexpr size_t kMaxRequests = 1 << 18;  // of one run: they and their answers are kept, 2 KB each as a rule
+constexpr uint32_t kMaxRunning = 1024;    // of serve
 
 struct LoadFlags {
   std::string url, kv_memory;
@@ -47,6 +48,9 @@ uint32_t most_clients(const LoadFlags& flags) { return *std::max_element(flags.c
 std::vector<LoadRequest> make_requests(const LoadFlags& flags) {
   const auto tokenizer = blame_files([&] { return Tokenizer::load(Checkpoint::open(find_model(flags.worker.model))); });
   const size_t count = size_t{most_clients(flags)} * flags.requests;
+  if (count > kMaxRequests) {
+    throw InputError(fmt::format("--clients and --requests: {} requests, {} at most", count, kMaxRequests));
+  }
   std::vector<LoadRequest> out;
   uint64_t seed = flags.seed;
   for (std::string& prompt : make_prompts(*tokenizer, count, flags.prompt_tokens, flags.seed)) {
@@ -108,7 +112,8 @@ void print(const LoadFlags& flags, const std::vector<Stage>& stages) {
   std::vector<LoadSummary> summaries;
   std::transform(stages.begin(), stages.end(), std::back_inserter(summaries),
                  [](const Stage& stage) { return stage.summary; });
-  std::cout << what_was_asked(flags, stages.front().answer) << load_table(summaries);
+  if (summaries.front().errors == 0) std::cout << what_was_asked(flags, stages.front().answer);
+  std::cout << load_table(summaries);
   for (const Stage& stage : stages) {
     if (stage.summary.errors == 0) std::cout << alone_line(stage);
   }

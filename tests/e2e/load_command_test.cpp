@@ -80,10 +80,11 @@ TEST(LoadCommand, AnAbsentWorkerIsAnError) {
 }
 
 TEST(LoadCommand, BadOptionsAreRefused) {
-  for (const char* options : {"--clients 0", "--clients 1,x", "--clients 5000", "--requests 0", "--prompt-tokens 0",
-                              "--prompt-tokens 1", "--max-tokens 0", "--max-tokens 2049", "--temperature 3",
-                              "--temperature nan", "--model /nowhere", "--url ftp://x", "--url http://x --threads 2",
-                              "--url http://x --backend cpu", "--url http://x --kv-memory 1GB"})
+  for (const char* options :
+       {"--clients 0", "--clients 1,x", "--clients 5000", "--clients 4096 --requests 65", "--requests 0",
+        "--prompt-tokens 0", "--prompt-tokens 1", "--max-tokens 0", "--max-tokens 2049", "--temperature 3",
+        "--temperature nan", "--model /nowhere", "--url ftp://x", "--url http://x --threads 2",
+        "--url http://x --backend cpu", "--url http://x --kv-memory 1GB"})
     EXPECT_EQ(llorch(std::string("load ") + options).exit_code, 2) << options;
 }
 

@@ -43,6 +43,7 @@ class ServerTest : public testing::Test {
     model.name = "toy";
     model.backend = "cpu";
     model.context = 2000;
+    model.eos = eos_;
     server_ = std::make_unique<Server>(
         options_, model, Tokenizer::load(Checkpoint::open(LLORCH_SOURCE_DIR "/tests/fixtures/tiny-llama")), *engine_,
         log_);
@@ -74,6 +75,7 @@ class ServerTest : public testing::Test {
   ServerOptions options_;
   std::atomic<int> step_ms_{0};
   std::atomic<RequestId> recorded_{0};  // the last one
+  std::vector<int32_t> eos_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Server> server_;
   uint16_t port_ = 0;

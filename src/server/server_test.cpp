@@ -56,6 +56,19 @@ TEST_F(ServerTest, ARequestIsRecordedIfItAsksForItAndThereIsARecorder) {
   EXPECT_THAT(logged_.str(), testing::HasSubstr("\"request\":2")) << "the log's last line of a job names its bundle";
 }
 
+TEST_F(ServerTest, EosEndsARequestUnlessItIsIgnored) {
+  for (int32_t id = 0; id < 304; ++id) eos_.push_back(id);
+  start();
+  json ignoring = body("j", 3);
+  const json ended = execute_to_end(port_, ignoring);
+  EXPECT_EQ(ended["stop_reason"], "EOS");
+  EXPECT_EQ(ended["tokens_out"], 0);
+  ignoring["ignore_eos"] = true;
+  const json full = execute_to_end(port_, ignoring);
+  EXPECT_EQ(full["stop_reason"], "MAX_TOKENS");
+  EXPECT_EQ(full["tokens_out"], 3);
+}
+
 TEST_F(ServerTest, PipelinedRequestsAreAnsweredInOrder) {
   start();
   TestClient client(port_);

@@ -1,6 +1,8 @@
 // Which backend the flags ask for: the only place that knows all of them.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "app/memory_plan.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"

@@ -1,6 +1,7 @@
 // llorch bench: decode and prefill of a model file or a named shape, beside the machine's roofs.
 #include "app/bench.h"
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <future>
 #include <iostream>
@@ -40,9 +41,9 @@ void print_table(const nlohmann::json& r) {
                            number(r["roof"]["read_gb_per_s"]), number(r["roof"]["f32_gflop_per_s"]));
   const LoadTimes times = {number(r["context_ms"]), number(r["load_ms"]), r["load_bytes"].get<uint64_t>()};
   std::cout << to_text(times)
-            << fmt::format("memory: weights {:.1f} MB, KV {:.1f} MB; peak resident {:.1f} MB\n",
+            << fmt::format("memory: weights {:.1f} MB, KV {:.1f} MB of {}; peak resident {:.1f} MB\n",
                            number(r["weight_bytes"]) / 1e6, number(r["kv_bytes"]) / 1e6,
-                           number(r["peak_resident_bytes"]) / 1e6);
+                           r["kv_dtype"].get<std::string>(), number(r["peak_resident_bytes"]) / 1e6);
   std::cout << fmt::format("{:<22}{:>10}{:>12}{:>9}{:>12}{:>12}{:>12}{:>9}\n", "work", "tok/s", "ms/token", "GB/s",
                            "% of read", "GFLOP/s", "% of f32", "spread");
   for (const char* work : {"decode", "prefill"}) {
@@ -77,8 +78,8 @@ BenchResult run_shape(Backend& backend, const BenchFlags& flags, nlohmann::json&
   report["dtype"] = flags.dtype;
   if (flags.no_check) return result;
   config.n_layers = 1;
-  report["matches_reference"] =
-      outputs_match_reference(backend, shape_plan(config, flags.dtype, 64), [] { return random_weights(7); });
+  report["matches_reference"] = outputs_match_reference(
+      backend, shape_plan(config, flags.dtype, 64), [] { return random_weights(7); }, flags.run.kv_dtype);
   return result;
 }
 
@@ -109,6 +110,7 @@ void run(const BenchFlags& flags) {
   const double context_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   nlohmann::json report{{"backend", backend->info().name},
                         {"device", backend->info().device},
+                        {"kv_dtype", to_string(flags.run.kv_dtype)},
                         {"context", flags.run.context},
                         {"prompt", flags.run.prompt}};
   const BenchResult result =
@@ -148,6 +150,7 @@ void add_bench(CLI::App& app) {
   command->add_option("--shape", flags->shape, "A named shape with random weights instead of a model");
   command->add_option("--dtype", flags->dtype, "Type of the shape's matrices, or q4_k_m")->capture_default_str();
   add_backend_options(*command, flags->load);
+  add_kv_dtype_option(*command, flags->load);
   command->add_option("--isa", flags->load.isa,
                       "Instruction set of the CPU (default: the best that this machine runs)");
   command->add_option("--prompt", flags->run.prompt, "Tokens of the prefill")
@@ -167,7 +170,10 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--json", flags->json, "Print JSON");
   command->add_flag("--no-check", flags->no_check, "Do not compare outputs with the reference");
-  command->callback([flags] { run(*flags); });
+  command->callback([flags] {
+    flags->run.kv_dtype = kv_dtype_of(flags->load);
+    run(*flags);
+  });
 }
 
 }  // namespace llorch

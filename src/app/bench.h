@@ -16,6 +16,7 @@ struct BenchOptions {
   uint32_t context = 128;       // positions before the first decoded token
   uint32_t tokens = 32;         // decoded tokens
   int repeats = 3;
+  DType kv_dtype = DType::kF16;
 };
 
 // One kind of work: medians over the repeats.
@@ -44,7 +45,7 @@ double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context);
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options);
 
 // The same widths with one layer, five tokens and one decoded one: are the logits the reference's, bit for bit?
-bool outputs_match_reference(Backend& backend, const Plan& one_layer_plan,
-                             const std::function<WeightSource()>& weights);
+bool outputs_match_reference(Backend& backend, const Plan& one_layer_plan, const std::function<WeightSource()>& weights,
+                             DType kv_dtype);
 
 }  // namespace llorch

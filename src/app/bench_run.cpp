@@ -150,6 +150,7 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   CompileOptions compile;
   compile.max_rows = options.prefill_rows;
   compile.max_logit_rows = 1;
+  compile.kv.dtype = options.kv_dtype;
   const uint32_t positions = std::max(options.prompt, options.context + options.tokens);
   compile.kv.n_pages = (positions + compile.kv.page_size - 1) / compile.kv.page_size;
   check_memory(backend.memory_needs(plan, compile), place_of(backend));
@@ -193,12 +194,14 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   return result;
 }
 
-bool outputs_match_reference(Backend& backend, const Plan& plan, const std::function<WeightSource()>& weights) {
+bool outputs_match_reference(Backend& backend, const Plan& plan, const std::function<WeightSource()>& weights,
+                             DType kv_dtype) {
   const std::unique_ptr<Backend> reference = make_reference_backend();
   std::vector<std::vector<float>> logits;
   for (Backend* b : {&backend, reference.get()}) {
     CompileOptions options;
     options.kv.n_pages = 1;
+    options.kv.dtype = kv_dtype;
     options.max_logit_rows = 1;
     const auto program = b->compile(plan, b->place(plan, weights()), options);
     std::vector<float>& all = logits.emplace_back();

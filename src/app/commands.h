@@ -1,9 +1,11 @@
 // The subcommands of llorch, each in the file of its name.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include "base/error.h"
+
+namespace CLI {
+class App;
+}
 
 namespace llorch {
 

@@ -1,6 +1,7 @@
 // llorch load: many clients at once through HTTP, and what they saw.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
 #include <iterator>

@@ -1,4 +1,6 @@
 // llorch inference: a worker of its own, a story, and the end of the worker.
+#include <CLI/CLI.hpp>
+
 #include "app/commands.h"
 #include "app/own_worker.h"
 #include "app/signals.h"

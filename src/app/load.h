@@ -1,7 +1,6 @@
 // Where file, model and backend meet: a checkpoint becomes a program.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <functional>

@@ -1,6 +1,7 @@
 // The worker is this program's own file, run again.
 #include "app/own_worker.h"
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <thread>

@@ -1,12 +1,15 @@
 // Commands that start a worker, ask it something, and stop it.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
+
+namespace CLI {
+class App;
+}
 
 namespace llorch {
 

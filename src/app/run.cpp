@@ -1,6 +1,7 @@
 // llorch run: one prompt, its continuation as it is sampled, and what that took.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -1,6 +1,7 @@
 // llorch serve: the worker. Device, verify, load, warm-up, bind, ready, callback.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdlib>
 
 #include "app/callback.h"

@@ -1,0 +1,43 @@
+// What the kernels of numeric mode `fast` take (docs/numerics.md), and the functions that put them into a stream.
+#pragma once
+
+#include "backend/cuda/kernels.h"
+
+namespace llorch::cuda {
+
+inline constexpr int kTileGroups = 8;  // groups of 32 outputs that a block makes at once
+inline constexpr int kTileRows = 128;  // rows of activations, the same
+inline constexpr int kStageUnits = 8;  // units of K that go through shared memory at a time
+
+// Activations as f16 or bf16, for the matrix units: [tiles of 128 rows][units][128 rows][8 elements], as many units as
+// fill stages; and the power of two that each row was divided by.
+struct HalfRows {
+  uint4* units = nullptr;
+  float* scale = nullptr;  // [rows]
+  int32_t n_units = 0;     // of a row
+};
+inline int32_t half_units(int32_t cols) { return divide_up(cols, 8 * kStageUnits) * kStageUnits; }
+
+// The same for rows of silu(gate) * up that do not exist yet: their scale [rows] from the norm of what gate and up will
+// read. weights: a bound of the norms of a row of gate's matrix times one of up's. scale null: not wanted.
+struct GatedScale {
+  float* scale = nullptr;
+  float weights = 0.0f;
+};
+void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
+               const GatedScale& gated);
+
+struct TensorLinearArgs {
+  LinearPart parts[kMaxParts];
+  int32_t n_parts = 0, n_groups = 0;
+  int32_t n_rows = 0;
+  HalfRows x;
+  float* y = nullptr;
+  int32_t y_width = 0;
+  bool accumulate = false;
+  const uint4* zeros = nullptr;  // a group's stage of them
+  HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
+};
+void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
+
+}  // namespace llorch::cuda

@@ -76,10 +76,19 @@ T __shfl_down_sync(unsigned mask, T value, int by) {
   const int source = cuda_emulator::lane().lane + by;
   return __shfl_sync(mask, value, source < 32 ? source : cuda_emulator::lane().lane);
 }
+inline int __reduce_add_sync(unsigned mask, int value) {
+  for (int by = 16; by > 0; by /= 2) value += __shfl_xor_sync(mask, value, by);
+  return value;
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  for (int by = 16; by > 0; by /= 2) value = std::max(value, __shfl_xor_sync(mask, value, by));
+  return value;
+}
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __frcp_rn(float a) { return 1.0f / a; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyint(a)); }
@@ -150,13 +159,18 @@ struct cudaDeviceProp {
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem;
 };
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeProgrammaticStreamSerialization = 6,
+  cudaLaunchAttributePreferredSharedMemoryCarveout = 14,
+};
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     int programmaticStreamSerializationAllowed;
+    unsigned sharedMemCarveout;
   } val;
 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
@@ -196,12 +210,19 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end);
 
 namespace cuda_emulator {
-cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, std::function<void()> kernel);
+cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> call);
+cudaError_t allow_shared(const void* kernel, size_t bytes);  // of a kernel's blocks on the current device
 }  // namespace cuda_emulator
+
+template <typename... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute, int bytes) {
+  return cuda_emulator::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<size_t>(bytes));
+}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   std::tuple<std::decay_t<Parameters>...> values(std::forward<Arguments>(arguments)...);  // by value, as on a device
-  return cuda_emulator::enqueue_kernel(*config, [kernel, values] { std::apply(kernel, values); });
+  return cuda_emulator::enqueue_kernel(*config, reinterpret_cast<const void*>(kernel),
+                                       [kernel, values] { std::apply(kernel, values); });
 }

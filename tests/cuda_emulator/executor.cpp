@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <random>
@@ -93,6 +95,13 @@ struct Fiber {
   State state = State::kDone;
   unsigned exchanges = 0;
   Lane lane;
+  struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+  };
+  std::vector<Copy> uncommitted;
+  std::deque<std::vector<Copy>> committed;
 };
 
 class Executor {
@@ -137,6 +146,17 @@ class Executor {
     leave();
   }
 
+  void copy_async(void* to, const void* from, size_t bytes) {
+    const auto aligned = [&](const void* p) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
+    if (!aligned(to) || !aligned(from)) throw std::runtime_error("an asynchronous copy is not aligned");
+    running_->uncommitted.push_back({to, from, bytes});
+  }
+  void commit_copies() { running_->committed.push_back(std::exchange(running_->uncommitted, {})); }
+  void wait_for_copies(size_t groups_left) {
+    for (auto& groups = running_->committed; groups.size() > groups_left; groups.pop_front())
+      for (const Fiber::Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+
   uint32_t exchange(uint32_t value, int source) {
     Fiber& f = *running_;
     // A lane may be one exchange ahead of one that has not read yet, never two.
@@ -169,6 +189,8 @@ class Executor {
       const dim3& size = launch_->block;
       f.state = State::kReady;
       f.exchanges = 0;
+      f.uncommitted.clear();
+      f.committed.clear();
       f.lane = {{t % size.x, t / size.x % size.y, t / size.x / size.y},
                 block_index,
                 size,
@@ -270,5 +292,10 @@ void execute(const Launch& launch) { Executor::current().execute(launch); }
 void block_barrier() { Executor::current().block_barrier(); }
 uint32_t exchange(uint32_t value, int source) { return Executor::current().exchange(value, source); }
 unsigned char* dynamic_shared() { return Executor::current().shared(); }
+void copy_async(void* shared, const void* global, size_t bytes) {
+  Executor::current().copy_async(shared, global, bytes);
+}
+void commit_copies() { Executor::current().commit_copies(); }
+void wait_for_copies(size_t groups_left) { Executor::current().wait_for_copies(groups_left); }
 
 }  // namespace cuda_emulator

@@ -30,7 +30,8 @@ struct Launch {
   std::function<void()> kernel;
 };
 
-inline constexpr size_t kMaxSharedBytes = 48 << 10;  // what a block gets without asking for more
+inline constexpr size_t kSharedBytesUnasked = 48 << 10;  // what a block gets without asking for more
+inline constexpr size_t kMaxSharedBytes = 227 << 10;
 inline constexpr unsigned kMaxThreads = 1024;
 
 // Runs all blocks. Throws std::runtime_error if threads meet at different barriers, if some wait while others have
@@ -43,5 +44,10 @@ inline Lane& lane() { return *running_lane; }
 void block_barrier();                           // __syncthreads
 uint32_t exchange(uint32_t value, int source);  // all lanes of a warp give a value, each gets its source's
 unsigned char* dynamic_shared();                // of the block, 16-byte aligned
+
+// cp.async: nothing is copied before the thread waits for the group that a copy belongs to.
+void copy_async(void* shared, const void* global, size_t bytes);
+void commit_copies();
+void wait_for_copies(size_t groups_left);
 
 }  // namespace cuda_emulator

@@ -132,13 +132,27 @@ class Stream {
   std::deque<Work> queue_;
 };
 
-cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, std::function<void()> kernel) {
+// What kernels have asked for, on each device.
+std::map<std::pair<int, const void*>, size_t>& allowed_shared() {
+  thread_local std::map<std::pair<int, const void*>, size_t> allowed;
+  return allowed;
+}
+
+cudaError_t allow_shared(const void* kernel, size_t bytes) {
+  if (bytes > kMaxSharedBytes) return result(cudaErrorInvalidValue);
+  allowed_shared()[{current_device, kernel}] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> call) {
+  const auto asked = allowed_shared().find({config.stream->device, kernel});
+  const size_t allowed = asked == allowed_shared().end() ? kSharedBytesUnasked : asked->second;
   const unsigned threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
-  if (threads == 0 || threads > kMaxThreads || config.dynamicSmemBytes > kMaxSharedBytes || config.gridDim.x == 0 ||
+  if (threads == 0 || threads > kMaxThreads || config.dynamicSmemBytes > allowed || config.gridDim.x == 0 ||
       config.gridDim.y == 0 || config.gridDim.z == 0 || config.gridDim.y > 65535 || config.gridDim.z > 65535)
     return result(cudaErrorInvalidConfiguration);
   const auto launch = std::make_shared<Launch>(Launch{config.gridDim, config.blockDim, config.dynamicSmemBytes,
-                                                      kOrders[config.stream->device], std::move(kernel)});
+                                                      kOrders[config.stream->device], std::move(call)});
   config.stream->enqueue([launch] { execute(*launch); });
   return cudaSuccess;
 }

@@ -2,17 +2,9 @@
 // heads of its group, and rows of one sequence. Scores: a thread is a position. Softmax: a warp is a query. Values: a
 // thread is an element of the output.
 //
-// In decodes the block also rotates its queries, and the one that has the row's own position rotates and appends its
-// key and value: one kernel less to wait for.
-//
 // Where the tiles alone cannot fill the device, several blocks share a tile: each leaves the sums of its chunks, and
 // the block that comes last merges them left to right.
-#include "backend/cuda/device_code.h"
-#include "backend/cuda/kernels.h"
-#include "backend/cuda/kv_pages.h"
-#include "backend/cuda/launch.h"
-#include "backend/cuda/rope.h"
-#include "base/exp.h"
+#include "backend/cuda/attention.h"
 
 namespace llorch::cuda {
 namespace {
@@ -52,15 +44,6 @@ struct Tile {
   __device__ uint32_t position(int query) const { return first_position + static_cast<uint32_t>(query / heads); }
 };
 
-// Positions that a query sees: [begin, end).
-struct Range {
-  uint32_t begin, end;
-  __device__ bool has(uint32_t position) const { return begin <= position && position < end; }
-};
-__device__ Range seen(const AttentionArgs& a, uint32_t position) {
-  return {a.window != 0 && position + 1 > a.window ? position + 1 - a.window : 0, position + 1};
-}
-
 __device__ Tile make_tile(const AttentionArgs& a) {
   const AttentionTile rows = a.batch.tiles[blockIdx.x];
   const int group = a.kv.n_heads / a.kv.n_kv_heads;
@@ -72,59 +55,15 @@ __device__ Tile make_tile(const AttentionArgs& a) {
           kv_head,        a.batch.positions[rows.first_row]};
 }
 
-__device__ const float* qkv_row(const AttentionArgs& a, uint32_t row) {
-  return a.qkv + size_t{row} * static_cast<size_t>((a.kv.n_heads + 2 * a.kv.n_kv_heads) * a.kv.head_dim);
-}
-
 __device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared& s) {
-  const int half = a.kv.head_dim / 2;
-  const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
   for (int q = warp_id(); q < tile.n_queries; q += n_warps()) {
     const float* from = qkv_row(a, tile.row(q)) + tile.head(q) * a.kv.head_dim;
-    for (int i = lane_id(); i < half; i += kWarp) {
-      const Pair d = pair_of(a.pairs, half, i);
-      float first = from[d.first], second = from[d.second];
-      if (a.cos != nullptr) rotate(first, second, a.cos[angle + i], a.sin[angle + i]);
-      s.q[q][d.first] = first;
-      s.q[q][d.second] = second;
-    }
+    for (int d = lane_id(); d < a.kv.head_dim; d += kWarp) s.q[q][d] = from[d];
   }
 }
 
 __device__ const std::byte* head_in_page(const AttentionArgs& a, const Tile& tile, uint32_t page) {
   return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(tile.kv_head) * 2 * a.kv.half_bytes;
-}
-
-// RopeAppend of the tile's one row and its KV head. The block's threads see it behind the next barrier; s.p is free.
-__device__ void append(const AttentionArgs& a, const Tile& tile, Shared& s) {
-  const int head_dim = a.kv.head_dim, half = head_dim / 2, t = static_cast<int>(threadIdx.x);
-  const int in_chunk = static_cast<int>(tile.first_position % kChunk);
-  const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
-  auto* keys = const_cast<std::byte*>(head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]));
-  const float* key = qkv_row(a, tile.first_row) + (a.kv.n_heads + tile.kv_head) * head_dim;
-  const float* value = key + a.kv.n_kv_heads * head_dim;
-  const size_t angle = size_t{tile.first_position} * static_cast<size_t>(half);
-  float* const rotated = &s.p[0][0];
-  static_assert(sizeof(s.p) >= kMaxHeadDim * sizeof(float) && kThreads / kWarp * kKvBlockSize >= kMaxHeadDim);
-  if (t < half) {
-    const Pair d = pair_of(a.pairs, half, t);
-    float first = key[d.first], second = key[d.second];
-    rotate(first, second, a.cos[angle + t], a.sin[angle + t]);
-    if (a.kv.dtype == DType::kQ8_0) {
-      rotated[d.first] = first;
-      rotated[d.second] = second;
-    } else {
-      store_key(a.kv, keys, in_page, d.first, first);
-      store_key(a.kv, keys, in_page, d.second, second);
-    }
-  }
-  if (a.kv.dtype == DType::kQ8_0) {
-    __syncthreads();
-    const int block = warp_id() * kKvBlockSize;  // a warp's, of eight
-    if (block < head_dim) append_q8(a.kv, keys, in_page, block, rotated, value);
-    return;
-  }
-  if (t < head_dim) store_value(a.kv, keys + a.kv.half_bytes, in_page, t, value[t]);
 }
 
 // s.p[query][position of the chunk] = score, for all positions that any query sees.
@@ -158,34 +97,6 @@ __device__ void score(const AttentionArgs& a, const Tile& tile, uint32_t chunk, 
   for (int i = 0; i < kQueriesPerThread; ++i)
     if (first + i * (kThreads / kChunk) < tile.n_queries)
       s.p[first + i * (kThreads / kChunk)][in_chunk] = __fmul_rn(sum[i], a.scale);
-}
-
-// Of one query, by a warp: scores become their exp; gives the chunk's maximum and sum.
-struct ChunkSum {
-  float m, l;
-};
-__device__ ChunkSum softmax(float (&p)[kChunk], uint32_t chunk, const Range& range) {
-  const int lane = lane_id();
-  const bool has0 = range.has(chunk + static_cast<uint32_t>(lane));
-  const bool has1 = range.has(chunk + static_cast<uint32_t>(lane + kWarp));
-  const float s0 = has0 ? p[lane] : -INFINITY, s1 = has1 ? p[lane + kWarp] : -INFINITY;
-  float m = -INFINITY;
-  m = s0 > m ? s0 : m;
-  m = s1 > m ? s1 : m;
-  m = float_max(m);
-  const float p0 = has0 ? exp_f32(__fadd_rn(s0, -m)) : 0.0f, p1 = has1 ? exp_f32(__fadd_rn(s1, -m)) : 0.0f;
-  if (has0) p[lane] = p0;
-  if (has1) p[lane + kWarp] = p1;
-  return {m, tree_sum(__fadd_rn(p0, p1))};
-}
-
-// Joins a chunk to the running sums of a query, but for the output: gives the factors that its elements take.
-__device__ void merge(const ChunkSum& chunk, float& m, float& l, float& old_factor, float& new_factor) {
-  const float largest = chunk.m > m ? chunk.m : m;
-  old_factor = exp_f32(__fadd_rn(m, -largest));
-  new_factor = exp_f32(__fadd_rn(chunk.m, -largest));
-  l = __fmaf_rn(l, old_factor, __fmul_rn(chunk.l, new_factor));
-  m = largest;
 }
 
 // The chunk's values that any query sees, [kChunk][value_bytes] as in the pages: load() asks for a thread's share of
@@ -285,19 +196,6 @@ __device__ void merge_all(const AttentionArgs& a, const Tile& tile, uint32_t fir
   }
 }
 
-__device__ bool comes_last(const AttentionArgs& a, Shared& s) {
-  __threadfence();
-  __syncthreads();
-  unsigned& arrivals = a.arrivals[blockIdx.x * gridDim.y + blockIdx.y];
-  if (threadIdx.x == 0) {
-    s.is_last = atomicAdd(&arrivals, 1u) + 1 == gridDim.z ? 1u : 0u;
-    if (s.is_last != 0) arrivals = 0;  // for the next launch
-  }
-  __syncthreads();
-  __threadfence();
-  return s.is_last != 0;
-}
-
 template <DType kKv>
 __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionArgs a) {
   wait_for_inputs();
@@ -322,10 +220,6 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
     if (threadIdx.x < (static_cast<unsigned>(kChunk) >> a.kv.page_shift) && (page << a.kv.page_shift) < any.end)
       s.pages[threadIdx.x] = table[page];
     __syncthreads();
-    if (a.cos != nullptr && c + 1 == end_chunk) {
-      append(a, tile, s);
-      __syncthreads();
-    }
     StagedValues values;
     values.load(a, tile, chunk, any, s);
     score<kKv>(a, tile, chunk, any, s);
@@ -359,7 +253,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
     __syncthreads();
   }
   if (gridDim.z > 1) {
-    if (comes_last(a, s)) merge_all(a, tile, first_chunk, end_chunk);
+    if (comes_last(a.arrivals[blockIdx.x * gridDim.y + blockIdx.y], gridDim.z, s.is_last))
+      merge_all(a, tile, first_chunk, end_chunk);
     return;
   }
 #pragma unroll

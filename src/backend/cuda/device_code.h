@@ -41,28 +41,21 @@ __device__ inline float widen_f16(uint16_t h) {
 #endif
 }
 
-// The 32 lanes' sum by the fixed tree 16, 8, 4, 2, 1; every lane gets it.
+// The 32 lanes' sum by the fixed tree 16, 8, 4, 2, 1; every lane gets it: a + b is b + a, so each lane's tree is the
+// first one's.
 __device__ inline float tree_sum(float partial) {
+#pragma unroll
   for (int width = kWarp / 2; width > 0; width /= 2)
-    partial = __fadd_rn(partial, __shfl_down_sync(kAllLanes, partial, width));
-  return __shfl_sync(kAllLanes, partial, 0);
+    partial = __fadd_rn(partial, __shfl_xor_sync(kAllLanes, partial, width));
+  return partial;
 }
 
-__device__ inline int integer_sum(int value) {
-  for (int width = kWarp / 2; width > 0; width /= 2) value += __shfl_xor_sync(kAllLanes, value, width);
-  return value;
-}
-
-__device__ inline unsigned integer_max(unsigned value) {
-  for (int width = kWarp / 2; width > 0; width /= 2) {
-    const unsigned other = __shfl_xor_sync(kAllLanes, value, width);
-    value = other > value ? other : value;
-  }
-  return value;
-}
+__device__ inline int integer_sum(int value) { return __reduce_add_sync(kAllLanes, value); }
+__device__ inline unsigned integer_max(unsigned value) { return __reduce_max_sync(kAllLanes, value); }
 
 // The largest by `>`, so that NaN is never chosen.
 __device__ inline float float_max(float value) {
+#pragma unroll
   for (int width = kWarp / 2; width > 0; width /= 2) {
     const float other = __shfl_xor_sync(kAllLanes, value, width);
     value = other > value ? other : value;

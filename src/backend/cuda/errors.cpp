@@ -33,4 +33,8 @@ void check(cudaError_t error, const char* doing) {
   throw Error(text);
 }
 
+void fail_too_wide(int columns) {
+  fail("a product over {} columns does not fit into the shared memory of a multiprocessor", columns);
+}
+
 }  // namespace llorch::cuda

@@ -12,4 +12,7 @@ bool is_device_lost(cudaError_t error);
 // DEVICE_LOST if the device is lost, else an Error.
 void check(cudaError_t error, const char* doing);
 
+// A product over so many columns has no room in a multiprocessor's shared memory.
+[[noreturn]] void fail_too_wide(int columns);
+
 }  // namespace llorch::cuda

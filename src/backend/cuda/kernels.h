@@ -113,12 +113,8 @@ struct LinearArgs {
   float* y = nullptr;
   int32_t y_width = 0;
   bool accumulate = false;
-  int32_t n_splits = 1;          // blocks that share a group's segments; chosen by linear()
-  float* partial = nullptr;      // segment sums of split products: kMaxTileRows * 32 floats for each group's segment
-  unsigned* arrivals = nullptr;  // [groups], zero between launches
+  int32_t n_slots = 1;  // segments that a warp has under way; chosen by linear()
 };
-// Blocks that a product is split into, for each multiprocessor, while it has too few groups.
-inline constexpr int kBlocksPerMultiprocessor = 2;
 
 void linear(const KernelStream& stream, DType dtype, LinearArgs args);
 void linear_of_floats(const KernelStream& stream, DType dtype, LinearArgs args);
@@ -155,18 +151,20 @@ struct AttentionArgs {
   uint32_t window = 0;  // 0: none
   KvView kv;
   BatchView batch;
-  int32_t n_tiles = 0;
+  int32_t n_tiles = 0;         // of attention_of_decodes: rows
   int32_t heads_per_tile = 0;  // of a KV head's group
   int32_t n_splits = 1;        // blocks that share a tile's chunks; more than 1 needs:
-  float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][kMaxQueries][head_dim + 2]
+  float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][heads_per_tile][head_dim + 2]
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
-  // Where a tile has one row and all heads of a group: attention does RopeAppend too, if these are given (as RopeArgs).
+  // attention_of_decodes does RopeAppend too, if these are given (as RopeArgs).
   const float* cos = nullptr;
   const float* sin = nullptr;
   RopePairs pairs = RopePairs::kInterleaved;
 };
 void attention(const KernelStream& stream, const AttentionArgs& args);
+// The same where each row is a sequence of its own; heads_per_tile is 1, 2, 4 or 8.
+void attention_of_decodes(const KernelStream& stream, const AttentionArgs& args);
 
 // Benches. Reads `bytes` (a multiple of 1 MiB) with `unroll` loads of 16 bytes in flight (1, 4 or 8); a checksum of
 // each block goes to sink [blocks].

@@ -1,8 +1,12 @@
 // Launches a kernel; for .cu files.
 //
-// A kernel may begin while the one before it still runs (programmatic dependent launch, compute capability 9.0): it
-// calls wait_for_inputs() before it reads or writes anything that others write, weights excepted, which nobody does.
-// Every kernel of a step calls it, so that when it returns all earlier kernels are over.
+// A kernel may begin while the ones before it still run (programmatic dependent launch, compute capability 9.0): it
+// calls wait_for_inputs() before it writes anything, or reads what an earlier kernel of the step writes. Weights, the
+// batch and the keys and values of earlier steps it may ask for before. Every kernel of a step calls it, so that when
+// it returns all earlier kernels are over.
+//
+// All kernels ask for the same split of a multiprocessor's memory, all of it shared: two kernels that differ in it
+// cannot be on one multiprocessor together, and a kernel could not begin before the one before it had ended.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,27 +23,36 @@ struct Shape {
   size_t shared_bytes = 0;
 };
 
+inline constexpr size_t kSharedBytesUnasked = 48 << 10;  // of a block; for more a kernel must ask
+
 // Throws as check() does.
 template <typename... Parameters, typename... Arguments>
 void launch(const KernelStream& stream, const Shape& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+  if (shape.shared_bytes > kSharedBytesUnasked)
+    check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
+        "a kernel cannot have so much shared memory");
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[0].val.sharedMemCarveout = 100;  // percent
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream.stream;
-  config.attrs = &overlap;
-  config.numAttrs = stream.overlaps ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = stream.overlaps ? 2 : 1;
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "the kernel could not be launched");
 }
 
-// Until all kernels before this one are over; then the next one may begin.
+// Lets the next kernel begin as soon as all blocks of this one have come so far, and returns when all kernels before
+// this one are over.
 __device__ inline void wait_for_inputs() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

@@ -1,36 +1,45 @@
 // What the two kernels of Linear share. For .cu files.
 //
-// A block makes a group of 32 outputs of up to kRows rows; a lane is an output, a warp takes a segment of 256 of K at
-// a time. Segment sums meet in shared memory and are added left to right. Where the groups alone cannot fill the
-// device, several blocks share a group: each warp then takes one segment, sums meet in device memory, and the block
-// that comes last adds them.
+// A block makes a group of 32 outputs of up to kRows rows; a lane is an output, a warp takes a segment of 256 of K at a
+// time and leaves its sum in shared memory; at the end the sums are added left to right. Weights go through a ring in
+// shared memory that is the warp's own: a lane copies what it will read itself. The copies begin before the kernel
+// waits for its inputs, so that the device's memory is at work while the kernel before ends.
 #pragma once
 
+#include <type_traits>
+
+#include "backend/cuda/async_copy.h"
 #include "backend/cuda/codes.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/prepare.h"
 
 namespace llorch::cuda {
 
-inline constexpr int kLinearThreads = 256;
+inline constexpr int kMaxLinearWarps = 24;
+inline constexpr int kLinearThreads = kMaxLinearWarps * kWarp;
+// Of one block: two have room beside each other on a multiprocessor of 227 KB, or, at most, one.
+inline constexpr size_t kHalfShared = 112 << 10, kAllShared = 208 << 10;
 
-// Shared memory of a block begins with these; the kernel's own comes behind them.
+// Where things lie in a block's shared memory, as bytes from its beginning.
 template <int kRows>
 struct LinearShared {
-  float inverse[kMaxTileRows];  // of normalized rows
-  unsigned is_last;             // of the blocks that share a group
-  unsigned pad[7];
-  float totals[kRows][kGroup];                        // of the segments so far
-  float sums[kLinearThreads / kWarp][kRows][kGroup];  // of this round's segments
+  uint32_t inverse, rows, norm, warps, bytes;  // sums [segments][kRows][32] come first
+
+  // A norm's rows, if the block makes it itself, are at most kRows.
+  __host__ __device__ LinearShared(const LinearArgs& a, int n_warps, uint32_t bytes_per_warp) {
+    const bool norms = a.x.prepare == Prepare::kRmsNorm && a.packed.q == nullptr;
+    const auto row_bytes = norms ? static_cast<uint32_t>((a.x.cols + 3) / 4 * 16) : 0;
+    inverse = static_cast<uint32_t>(a.parts[0].w.segments) * kRows * kGroup * sizeof(float);
+    rows = inverse + kMaxTileRows * sizeof(float);
+    norm = rows + kRows * row_bytes;
+    warps = norm + row_bytes;
+    bytes = warps + static_cast<uint32_t>(n_warps) * bytes_per_warp;
+  }
 };
 
-// Weights are read once by few rows, and again and again, from L2, by many.
-template <int kRows, typename T>
-__device__ T load_unit(const T* unit) {
-  if constexpr (kRows < kMaxTileRows)
-    return __ldcs(unit);
-  else
-    return __ldg(unit);
+template <typename T>
+__device__ T* shared_at(uint32_t byte) {
+  return reinterpret_cast<T*>(shared_memory() + byte);
 }
 
 // Where a block works.
@@ -51,83 +60,101 @@ __device__ Place find_place(const LinearArgs& a) {
 // The tile's row, or its last one again.
 __device__ inline int clamped_row(const LinearArgs& a, int row) { return row < a.n_rows ? row : a.n_rows - 1; }
 
-// 1 / rms of the tile's rows, where the block prepares them itself. All threads take part.
+// The input of a tile's rows, where the block makes it itself.
 template <int kRows>
-__device__ void find_inverses(const LinearArgs& a, const Place& place, LinearShared<kRows>& shared) {
-  if (a.x.prepare != Prepare::kRmsNorm) return;
-  for (int r = warp_id(); r < kRows; r += n_warps()) {
-    const float inverse = inverse_norm(a.x, clamped_row(a, place.first_row + r));
-    if (lane_id() == 0) shared.inverse[r] = inverse;
+struct TileInput {
+  const LinearArgs& a;
+  const Place& place;
+  const LinearShared<kRows>& shared;
+
+  __device__ bool norms() const { return a.x.prepare == Prepare::kRmsNorm && a.packed.q == nullptr; }
+
+  // Before wait_for_inputs(): one group of copies.
+  __device__ void ask_for_norm() const {
+    if (norms())
+      for (int k = static_cast<int>(threadIdx.x); k < a.x.cols; k += static_cast<int>(blockDim.x))
+        copy_4(shared_at<float>(shared.norm) + k, a.x.norm_weight + k);
+    commit_copies();
   }
-  __syncthreads();
+
+  // After it, by all threads; norm's copies are there.
+  __device__ void begin() const {
+    if (!norms()) return;
+    const int stride = (a.x.cols + 3) / 4 * 4;
+    auto* rows = shared_at<float>(shared.rows);
+    for (int r = 0; r < kRows; ++r) {
+      const float* x = a.x.x + size_t(clamped_row(a, place.first_row + r)) * a.x.stride;
+#pragma unroll 8
+      for (int k = static_cast<int>(threadIdx.x); k < a.x.cols; k += static_cast<int>(blockDim.x))
+        rows[r * stride + k] = x[k];
+    }
+    __syncthreads();
+    for (int r = warp_id(); r < kRows; r += n_warps()) {
+      const float inverse = inverse_norm(rows + r * stride, a.x.cols, a.x.eps);
+      if (lane_id() == 0) shared_at<float>(shared.inverse)[r] = inverse;
+    }
+    __syncthreads();
+  }
+
+  __device__ float operator()(int r, int k) const {
+    if (!norms()) return prepared(a.x, clamped_row(a, place.first_row + r), k, 0.0f);
+    const int stride = (a.x.cols + 3) / 4 * 4;
+    return normalized(shared_at<float>(shared.rows)[r * stride + k], shared_at<float>(shared.inverse)[r],
+                      shared_at<float>(shared.norm)[k]);
+  }
+};
+
+// A warp leaves the sums of a segment.
+template <int kRows>
+__device__ void leave(int segment, const float (&acc)[kRows]) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) shared_at<float>(0)[(segment * kRows + r) * kGroup + lane_id()] = acc[r];
 }
 
-// Bias, then residual, then out. One lane, one output.
-__device__ inline void finish(const LinearArgs& a, const Place& place, int row, float total) {
+// When all have left theirs: the total, bias, then residual, then out. One lane, one output.
+template <int kRows>
+__device__ void finish(const LinearArgs& a, const Place& place) {
+  __syncthreads();
   const int column = place.group * kGroup + lane_id();
-  if (row >= a.n_rows || column >= place.part.w.rows) return;
-  if (place.part.bias != nullptr) total = __fadd_rn(total, place.part.bias[column]);
-  float& y = a.y[size_t(row) * a.y_width + place.part.column + column];
-  y = a.accumulate ? __fadd_rn(y, total) : total;
-}
-
-// A block that has its group for itself: adds a round's segments to the totals; first: of the round.
-template <int kRows>
-__device__ void add_round(const float (&acc)[kRows], int first, int segments, LinearShared<kRows>& shared) {
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) shared.sums[warp_id()][r][lane_id()] = acc[r];
-  __syncthreads();
-  const int n = segments - first < n_warps() ? segments - first : n_warps();
   for (int r = warp_id(); r < kRows; r += n_warps()) {
-    float total = first == 0 ? 0.0f : shared.totals[r][lane_id()];
-    for (int s = 0; s < n; ++s) total = __fadd_rn(total, shared.sums[s][r][lane_id()]);
-    shared.totals[r][lane_id()] = total;
-  }
-  __syncthreads();
-}
-
-// A block that shares its group: leaves its segments' sums; the last one adds them all and finishes.
-template <int kRows>
-__device__ void add_splits(const LinearArgs& a, const Place& place, const float (&acc)[kRows], int segment,
-                           LinearShared<kRows>& shared) {
-  const int segments = place.part.w.segments, group = static_cast<int>(blockIdx.y);
-  float* sums = a.partial + size_t(group) * segments * kMaxTileRows * kGroup;
-  if (segment < segments) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) sums[(segment * kRows + r) * kGroup + lane_id()] = acc[r];
-  }
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const unsigned before = atomicAdd(&a.arrivals[group], 1u);
-    shared.is_last = before + 1 == static_cast<unsigned>(a.n_splits) ? 1u : 0u;
-  }
-  __syncthreads();
-  if (shared.is_last == 0) return;
-  __threadfence();
-  for (int r = warp_id(); r < kRows; r += n_warps()) {
+    const int row = place.first_row + r;
+    if (row >= a.n_rows || column >= place.part.w.rows) continue;
+    float& y = a.y[size_t(row) * a.y_width + place.part.column + column];
+    const float before = a.accumulate ? y : 0.0f;
     float total = 0.0f;
 #pragma unroll 8
-    for (int s = 0; s < segments; ++s) total = __fadd_rn(total, __ldcg(&sums[(s * kRows + r) * kGroup + lane_id()]));
-    finish(a, place, place.first_row + r, total);
+    for (int s = 0; s < place.part.w.segments; ++s)
+      total = __fadd_rn(total, shared_at<float>(0)[(s * kRows + r) * kGroup + lane_id()]);
+    if (place.part.bias != nullptr) total = __fadd_rn(total, place.part.bias[column]);
+    y = a.accumulate ? __fadd_rn(before, total) : total;
   }
-  if (threadIdx.x == 0) a.arrivals[group] = 0;  // for the next launch
 }
 
-// Rows of a tile, and how a launch is cut, of a kernel that is compiled for kRows.
+// A launch of `warps` warps a block, if so many have room.
 template <int kRows>
-Shape cut_linear(LinearArgs& a, int n_multiprocessors, int max_warps, size_t bytes_per_warp) {
-  const int tiles = divide_up(a.n_rows, kRows), segments = a.parts[0].w.segments;
-  const int wanted = kBlocksPerMultiprocessor * n_multiprocessors;
-  int warps = segments < max_warps ? segments : max_warps;
-  a.n_splits = 1;
-  if (tiles == 1 && a.n_groups < wanted && segments > 1) {
-    const int even = divide_up(int64_t{a.n_groups} * segments, wanted);
-    warps = even < 2 ? 2 : even < max_warps ? even : max_warps;
-    a.n_splits = divide_up(segments, warps);
-  }
-  return {dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(a.n_groups), static_cast<unsigned>(a.n_splits)),
-          dim3(static_cast<unsigned>(warps * kWarp)), sizeof(LinearShared<kRows>) + warps * bytes_per_warp};
+Shape linear_shape(const LinearArgs& a, int warps, uint32_t bytes_per_warp) {
+  return {dim3(static_cast<unsigned>(divide_up(a.n_rows, kRows)), static_cast<unsigned>(a.n_groups)),
+          dim3(static_cast<unsigned>(warps * kWarp)), LinearShared<kRows>(a, warps, bytes_per_warp).bytes};
+}
+
+// Starts the kernel for as many rows at once as there are and have room: start(rows) gives false where they have not.
+template <typename Start>
+void choose_rows(const LinearArgs& a, Start start) {
+  if (a.n_rows > 4 && start(std::integral_constant<int, kMaxTileRows>())) return;
+  if (a.n_rows > 2 && start(std::integral_constant<int, 4>())) return;
+  if (a.n_rows > 1 && start(std::integral_constant<int, 2>())) return;
+  if (!start(std::integral_constant<int, 1>())) fail_too_wide(a.parts[0].w.cols);
+}
+
+// The most warps that fit into `limit` bytes, so few that all have as many segments as the busiest one; 0: none fits.
+template <int kRows>
+int count_warps(const LinearArgs& a, int most, uint32_t bytes_per_warp, size_t limit) {
+  const size_t fixed = LinearShared<kRows>(a, 0, 0).bytes;
+  if (fixed + bytes_per_warp > limit) return 0;
+  const int segments = a.parts[0].w.segments;
+  const auto room = static_cast<int>((limit - fixed) / bytes_per_warp);
+  const int warps = segments < most ? (segments < room ? segments : room) : (most < room ? most : room);
+  return divide_up(segments, divide_up(segments, warps));
 }
 
 }  // namespace llorch::cuda

@@ -1,11 +1,16 @@
 // Linear with F32, F16 and BF16 weights: activations are float32 rows in shared memory, which all lanes of a warp read
-// at the same place; a thread has eight loads of 16 bytes in flight.
+// at the same place; weights go through it a few units at a time.
 #include "backend/cuda/linear.h"
 
 namespace llorch::cuda {
 namespace {
 
-constexpr int kAhead = 8;  // units of a lane that are asked for before they are used
+constexpr int kPieceUnits = 4;  // units of a lane that are copied together
+constexpr int kPieces = 4;      // that a warp has under way: 8 KB
+constexpr uint32_t kPieceBytes = kPieceUnits * kGroup * sizeof(uint4);
+
+template <int kRows>
+constexpr uint32_t kBytesPerWarp = kRows* kSegment * sizeof(float) + kPieces* kPieceBytes;
 
 // xs: [kRows][kSegment] in shared memory, at the unit's first k.
 template <typename Codes, int kRows>
@@ -25,88 +30,108 @@ __device__ void add_unit(const uint4& unit, const float* xs, float (&acc)[kRows]
     }
   }
 }
+// The first n elements of a unit, at a row's end.
+template <typename Codes, int kRows>
+__device__ void add_part_of_unit(const uint4& unit, int n, const float* xs, float (&acc)[kRows]) {
+  float w[Codes::kPerUnit];
+  Codes::widen(unit, w);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int j = 0; j < Codes::kPerUnit; ++j)
+      if (j < n) acc[r] = __fmaf_rn(w[j], xs[r * kSegment + j], acc[r]);
+  }
+}
+
+// A warp's segments, one after another, as pieces.
+template <typename Codes>
+struct WeightStream {
+  static constexpr int kPiecesPerSegment = kSegment / (Codes::kPerUnit * kPieceUnits);
+  const uint4* group;  // the lane's first unit
+  int units_per_row;
+  uint4* ring;  // the lane's
+
+  __device__ uint4* slot(int piece) const { return ring + piece % kPieces * (kPieceUnits * kGroup); }
+
+  // One group of copies; none behind the row's end.
+  __device__ void ask_for(int piece) const {
+    const int segment = warp_id() + piece / kPiecesPerSegment * n_warps();
+    const int first = (segment * kPiecesPerSegment + piece % kPiecesPerSegment) * kPieceUnits;
+#pragma unroll
+    for (int i = 0; i < kPieceUnits; ++i)
+      if (first + i < units_per_row) copy_16(slot(piece) + i * kGroup, group + size_t(first + i) * kGroup);
+    commit_copies();
+  }
+};
 
 template <typename Codes, int kRows>
 __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const LinearArgs a) {
-  auto& shared = *reinterpret_cast<LinearShared<kRows>*>(shared_memory());
-  float* xs = reinterpret_cast<float*>(shared_memory() + sizeof(LinearShared<kRows>)) + warp_id() * kRows * kSegment;
+  constexpr int kN = Codes::kPerUnit;
+  using Weights = WeightStream<Codes>;
+  const LinearShared<kRows> shared(a, n_warps(), kBytesPerWarp<kRows>);
+  const uint32_t own = shared.warps + static_cast<uint32_t>(warp_id()) * kBytesPerWarp<kRows>;
+  auto* xs = shared_at<float>(own);
   const Place place = find_place<kRows>(a);
   const MatrixView& w = place.part.w;
-  constexpr int kN = Codes::kPerUnit;
-  const int begin = static_cast<int>(blockIdx.z) * n_warps(), stride = n_warps() * a.n_splits;
-  for (int first = begin; first < w.segments; first += stride) {
-    const int segment = first + warp_id(), k0 = segment * kSegment;
-    const int n = segment >= w.segments ? 0 : w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
-    const int n_units = n / kN;
-    const uint4* units =
-        w.units + (size_t(place.group) * w.units_per_row + size_t(segment) * (kSegment / kN)) * kGroup + lane_id();
-    uint4 ahead[kAhead];
+  const Weights weights{w.units + size_t(place.group) * w.units_per_row * kGroup + lane_id(), w.units_per_row,
+                        shared_at<uint4>(own + kRows * kSegment * sizeof(float)) + lane_id()};
+  const TileInput<kRows> input{a, place, shared};
+  input.ask_for_norm();
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i)
-      if (i < n_units) ahead[i] = load_unit<kRows>(units + i * kGroup);
-    // The weights are under way; now what they are multiplied with.
-    if (first == begin) {
-      wait_for_inputs();
-      find_inverses<kRows>(a, place, shared);
-    }
+  for (int i = 0; i < kPieces; ++i) weights.ask_for(i);
+  wait_for_inputs();
+  wait_for_copies<kPieces>();
+  input.begin();
+  int piece = 0;
+  for (int segment = warp_id(); segment < w.segments; segment += n_warps()) {
+    const int k0 = segment * kSegment, n = w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
+    __syncwarp();
+#pragma unroll 1
     for (int r = 0; r < kRows; ++r) {
-      const int row = clamped_row(a, place.first_row + r);
-      for (int i = lane_id(); i < n; i += kWarp) xs[r * kSegment + i] = prepared(a.x, row, k0 + i, shared.inverse[r]);
+#pragma unroll
+      for (int i = 0; i < kSegment / kWarp; ++i) {
+        const int k = i * kWarp + lane_id();
+        if (k < n) xs[r * kSegment + k] = input(r, k0 + k);
+      }
     }
     __syncwarp();
     float acc[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
-    int u = 0;
-    for (; u + kAhead <= n_units; u += kAhead) {
-      uint4 next[kAhead];
+    for (int k = 0; k < kSegment; k += kPieceUnits * kN, ++piece) {
+      wait_for_copies<kPieces - 1>();
+      const uint4* units = weights.slot(piece);
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i)
-        if (u + kAhead + i < n_units) next[i] = load_unit<kRows>(units + (u + kAhead + i) * kGroup);
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) add_unit<Codes, kRows>(ahead[i], xs + (u + i) * kN, acc);
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) ahead[i] = next[i];
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i)
-      if (u + i < n_units) add_unit<Codes, kRows>(ahead[i], xs + (u + i) * kN, acc);
-    if (n % kN != 0) {  // the last unit of a row that is not full
-      float last[kN];
-      Codes::widen(load_unit<kRows>(units + n_units * kGroup), last);
-      for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-        for (int j = 0; j < kN; ++j)
-          if (j < n % kN) acc[r] = __fmaf_rn(last[j], xs[r * kSegment + n_units * kN + j], acc[r]);
+      for (int i = 0; i < kPieceUnits; ++i) {
+        const int at = k + i * kN;
+        if (at + kN <= n)
+          add_unit<Codes, kRows>(units[i * kGroup], xs + at, acc);
+        else if (at < n)
+          add_part_of_unit<Codes, kRows>(units[i * kGroup], n - at, xs + at, acc);
       }
+      weights.ask_for(piece + kPieces);
     }
-    if (a.n_splits > 1) return add_splits<kRows>(a, place, acc, segment, shared);
-    add_round<kRows>(acc, first, w.segments, shared);
+    leave<kRows>(segment, acc);
   }
-  for (int r = warp_id(); r < kRows; r += n_warps()) finish(a, place, place.first_row + r, shared.totals[r][lane_id()]);
+  finish<kRows>(a, place);
 }
 
+// False: not even one warp has room.
 template <typename Codes, int kRows>
-void start(const KernelStream& stream, LinearArgs& a) {
-  constexpr size_t kBytesPerWarp = size_t{kRows} * kSegment * sizeof(float);
-  constexpr int kMaxWarps = kRows < kMaxTileRows ? 8 : 4;  // 48 KB of shared memory
-  const Shape shape = cut_linear<kRows>(a, stream.n_multiprocessors, kMaxWarps, kBytesPerWarp);
-  launch(stream, shape, linear_float_kernel<Codes, kRows>, a);
-}
-
-template <typename Codes>
-void choose_rows(const KernelStream& stream, LinearArgs& a) {
-  if (a.n_rows == 1) return start<Codes, 1>(stream, a);
-  if (a.n_rows == 2) return start<Codes, 2>(stream, a);
-  if (a.n_rows <= 4) return start<Codes, 4>(stream, a);
-  start<Codes, kMaxTileRows>(stream, a);
+bool start(const KernelStream& stream, LinearArgs& a) {
+  const int warps = count_warps<kRows>(a, kMaxLinearWarps, kBytesPerWarp<kRows>, kHalfShared);
+  if (warps == 0) return false;
+  launch(stream, linear_shape<kRows>(a, warps, kBytesPerWarp<kRows>), linear_float_kernel<Codes, kRows>, a);
+  return true;
 }
 
 }  // namespace
 
 void linear_of_floats(const KernelStream& stream, DType dtype, LinearArgs args) {
   with_codes(dtype, [&](auto codes) {
-    if constexpr (!kIsQuantized<decltype(codes)>) choose_rows<decltype(codes)>(stream, args);
+    using Codes = decltype(codes);
+    if constexpr (!kIsQuantized<Codes>)
+      choose_rows(args, [&](auto rows) { return start<Codes, rows()>(stream, args); });
   });
 }
 

@@ -1,5 +1,5 @@
-// Linear with block-quantized weights: activations are int16 blocks of 32 in shared memory; a thread asks for all codes
-// of its segment before it uses the first.
+// Linear with block-quantized weights: activations are int16 blocks of 32 in shared memory, weights go through it a
+// segment at a time.
 #include "backend/cuda/linear.h"
 
 namespace llorch::cuda {
@@ -12,15 +12,47 @@ struct PackedSegment {
   int32_t sums[kBlocksPerSegment];
 };
 
-// Fills xs [kRows] for a segment of n columns from k0 on: copied where it was made before, else made here.
+// A warp's segment of weights in shared memory: as on the device, without the other segments.
+template <typename Codes>
+struct SegmentBytes {
+  static constexpr uint32_t kHighs = kBlocksPerSegment * Codes::kUnits * kGroup * sizeof(uint4);
+  static constexpr uint32_t kScales = kHighs + Codes::kHighUnits * kGroup * sizeof(uint4);
+  static constexpr uint32_t kD = kScales + Codes::Scales::kUnits * kGroup * sizeof(uint4);
+  static constexpr uint32_t kAll = kD + (Codes::Scales::kHasD ? kGroup * sizeof(uint16_t) : 0);
+
+  __device__ static SegmentPlace place(uint32_t slot) {
+    const auto at = [&](uint32_t byte) { return shared_at<uint4>(slot + byte) + lane_id(); };
+    return {at(0), at(kHighs), at(kScales), shared_at<uint16_t>(slot + kD) + lane_id()};
+  }
+};
+
+// Asks for the n_blocks blocks of a segment: one group of copies.
+template <typename Codes>
+__device__ void ask_for(const MatrixView& w, int group, int segment, int n_blocks, uint32_t slot) {
+  if (n_blocks > 0) {
+    const SegmentPlace from = segment_place<Codes>(w, group, segment, lane_id()), to = SegmentBytes<Codes>::place(slot);
+#pragma unroll
+    for (int i = 0; i < kBlocksPerSegment * Codes::kUnits; ++i)
+      if (i < n_blocks * Codes::kUnits) copy_16(to.units + i * kGroup, from.units + i * kGroup);
+#pragma unroll
+    for (int i = 0; i < Codes::kHighUnits; ++i) copy_16(to.highs + i * kGroup, from.highs + i * kGroup);
+#pragma unroll
+    for (int i = 0; i < Codes::Scales::kUnits; ++i) copy_16(to.scales + i * kGroup, from.scales + i * kGroup);
+    if constexpr (Codes::Scales::kHasD)  // two lanes' at once
+      if (lane_id() % 2 == 0) copy_4(to.d, from.d);
+  }
+  commit_copies();
+}
+
+// Fills xs [kRows] for n columns from k0 on: copied where it was made before, else made here.
 template <int kRows>
-__device__ void stage(const LinearArgs& a, const Place& place, int k0, int n, const float* inverse, PackedSegment* xs) {
-  const int n_blocks = n / kQuantBlock;
+__device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, PackedSegment* xs) {
+  const LinearArgs& a = input.a;
+#pragma unroll 1
   for (int r = 0; r < kRows; ++r) {
-    const int row = clamped_row(a, place.first_row + r);
     if (a.packed.q != nullptr) {
-      const size_t at = size_t(row) * a.x.cols + k0;
-      if (lane_id() * 8 < n)
+      const size_t at = size_t(clamped_row(a, input.place.first_row + r)) * a.x.cols + k0;
+      if (lane_id() * 8 < n_blocks * kQuantBlock)
         reinterpret_cast<uint4*>(xs[r].q)[lane_id()] = reinterpret_cast<const uint4*>(a.packed.q + at)[lane_id()];
       if (lane_id() < n_blocks) {
         xs[r].d[lane_id()] = a.packed.d[at / kQuantBlock + lane_id()];
@@ -28,11 +60,15 @@ __device__ void stage(const LinearArgs& a, const Place& place, int k0, int n, co
       }
       continue;
     }
-    for (int b = 0; b < n_blocks; ++b) {
-      const int i = b * kQuantBlock + lane_id();
-      const Quantized v = quantize(prepared(a.x, row, k0 + i, inverse[r]));
+    float values[kBlocksPerSegment];
+#pragma unroll
+    for (int b = 0; b < kBlocksPerSegment; ++b)
+      values[b] = b < n_blocks ? input(r, k0 + b * kQuantBlock + lane_id()) : 0.0f;
+#pragma unroll
+    for (int b = 0; b < kBlocksPerSegment; ++b) {
+      const Quantized v = quantize(values[b]);
       const int sum = integer_sum(v.q);
-      xs[r].q[i] = static_cast<int16_t>(v.q);
+      xs[r].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q);
       if (lane_id() == 0) {
         xs[r].d[b] = v.d;
         xs[r].sums[b] = sum;
@@ -60,12 +96,17 @@ __device__ int dot(const int* words, const int16_t* x) {
 
 // Adds block b of a segment to each row's sum.
 template <typename Codes, int kRows>
-__device__ void add_block(const SegmentUnits<Codes>& units, const typename Codes::Scales& scales, int b,
-                          const PackedSegment* xs, float (&acc)[kRows]) {
+__device__ void add_block(const SegmentPlace& w, const typename Codes::Scales& scales, int b, const PackedSegment* xs,
+                          float (&acc)[kRows]) {
   constexpr int kGroups = kQuantBlock / Codes::Block::kScaleGroup, kWords = kWordsPerBlock / kGroups;
   static_assert(kGroups == 1 || Codes::kOffset == 0, "sums of activations are those of a block");
+  uint4 units[Codes::kUnits], highs[Codes::kHighUnits > 0 ? Codes::kHighUnits : 1];
+#pragma unroll
+  for (int i = 0; i < Codes::kUnits; ++i) units[i] = w.units[(b * Codes::kUnits + i) * kGroup];
+#pragma unroll
+  for (int i = 0; i < Codes::kHighUnits; ++i) highs[i] = w.highs[i * kGroup];
   int words[kWordsPerBlock];
-  Codes::words(units.units[b], units.highs, b, words);
+  Codes::words(units, highs, b, words);
   float scale[kGroups];
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) scale[g] = scales.scale(b * kGroups + g);
@@ -85,57 +126,94 @@ __device__ void add_block(const SegmentUnits<Codes>& units, const typename Codes
 }
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads, 2) linear_quantized_kernel(const LinearArgs a) {
-  auto& shared = *reinterpret_cast<LinearShared<kRows>*>(shared_memory());
-  auto* xs = reinterpret_cast<PackedSegment*>(shared_memory() + sizeof(LinearShared<kRows>)) + warp_id() * kRows;
-  const Place place = find_place<kRows>(a);
-  const MatrixView& w = place.part.w;
-  const int begin = static_cast<int>(blockIdx.z) * n_warps(), stride = n_warps() * a.n_splits;
-  for (int first = begin; first < w.segments; first += stride) {
-    const int segment = first + warp_id(), k0 = segment * kSegment;
-    const int n = segment >= w.segments ? 0 : w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
-    const int n_blocks = n / kQuantBlock;
-    SegmentUnits<Codes> units;
-    if (n_blocks > 0)
-      units.load(segment_place<Codes>(w, place.group, segment, lane_id()), 0, n_blocks,
-                 [](const auto* unit) { return load_unit<kRows>(unit); });
-    if (first == begin) {
-      wait_for_inputs();
-      if (a.packed.q == nullptr) find_inverses<kRows>(a, place, shared);
-    }
-    stage<kRows>(a, place, k0, n, shared.inverse, xs);
-    float acc[kRows];
+__device__ void add_segment(uint32_t slot, int n_blocks, const PackedSegment* xs, float (&acc)[kRows]) {
+  const SegmentPlace w = SegmentBytes<Codes>::place(slot);
+  uint4 units[Codes::Scales::kUnits];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
-    const typename Codes::Scales scales = units.make_scales();
+  for (int i = 0; i < Codes::Scales::kUnits; ++i) units[i] = w.scales[i * kGroup];
+  uint16_t d = 0;
+  if constexpr (Codes::Scales::kHasD) d = *w.d;
+  const typename Codes::Scales scales(units, d);
 #pragma unroll
-    for (int b = 0; b < kBlocksPerSegment; ++b)
-      if (b < n_blocks) add_block<Codes, kRows>(units, scales, b, xs, acc);
-    if (a.n_splits > 1) return add_splits<kRows>(a, place, acc, segment, shared);
-    add_round<kRows>(acc, first, w.segments, shared);
-  }
-  for (int r = warp_id(); r < kRows; r += n_warps()) finish(a, place, place.first_row + r, shared.totals[r][lane_id()]);
+  for (int b = 0; b < kBlocksPerSegment; ++b)
+    if (b < n_blocks) add_block<Codes, kRows>(w, scales, b, xs, acc);
 }
 
 template <typename Codes, int kRows>
-void start(const KernelStream& stream, LinearArgs& a) {
-  const Shape shape = cut_linear<kRows>(a, stream.n_multiprocessors, 8, sizeof(PackedSegment) * kRows);
-  launch(stream, shape, linear_quantized_kernel<Codes, kRows>, a);
+constexpr uint32_t bytes_per_warp(int n_slots) {
+  return static_cast<uint32_t>(n_slots) * SegmentBytes<Codes>::kAll + kRows * sizeof(PackedSegment);
 }
 
-template <typename Codes>
-void choose_rows(const KernelStream& stream, LinearArgs& a) {
-  if (a.n_rows == 1) return start<Codes, 1>(stream, a);
-  if (a.n_rows == 2) return start<Codes, 2>(stream, a);
-  if (a.n_rows <= 4) return start<Codes, 4>(stream, a);
-  start<Codes, kMaxTileRows>(stream, a);
+template <typename Codes, int kRows>
+__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const LinearArgs a) {
+  const LinearShared<kRows> shared(a, n_warps(), bytes_per_warp<Codes, kRows>(a.n_slots));
+  const uint32_t own = shared.warps + static_cast<uint32_t>(warp_id()) * bytes_per_warp<Codes, kRows>(a.n_slots);
+  auto* xs = shared_at<PackedSegment>(own);
+  const auto slot = [&](int i) {
+    return own + static_cast<uint32_t>(kRows * sizeof(PackedSegment)) +
+           static_cast<uint32_t>(a.n_slots == 1 ? 0 : i % 2) * SegmentBytes<Codes>::kAll;
+  };
+  const Place place = find_place<kRows>(a);
+  const MatrixView& w = place.part.w;
+  const auto blocks_of = [&](int segment) {
+    const int left = w.cols / kQuantBlock - segment * kBlocksPerSegment;
+    return left < 0 ? 0 : left < kBlocksPerSegment ? left : kBlocksPerSegment;
+  };
+  const TileInput<kRows> input{a, place, shared};
+  const auto ask = [&](int i) {
+    const int segment = warp_id() + i * n_warps();
+    ask_for<Codes>(w, place.group, segment, blocks_of(segment), slot(i));
+  };
+  input.ask_for_norm();
+  ask(0);
+  if (a.n_slots > 1) ask(1);
+  wait_for_inputs();
+  if (a.n_slots > 1)
+    wait_for_copies<2>();
+  else
+    wait_for_copies<1>();
+  input.begin();
+  int i = 0;
+  for (int segment = warp_id(); segment < w.segments; segment += n_warps(), ++i) {
+    stage<kRows>(input, segment * kSegment, blocks_of(segment), xs);
+    if (a.n_slots > 1)
+      wait_for_copies<1>();
+    else
+      wait_for_copies<0>();
+    __syncwarp();
+    float acc[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
+    add_segment<Codes, kRows>(slot(i), blocks_of(segment), xs, acc);
+    leave<kRows>(segment, acc);
+    __syncwarp();
+    ask(i + a.n_slots);
+  }
+  finish<kRows>(a, place);
+}
+
+// All segments at once, a warp each, if they are few; else two in turn for each warp of a block that leaves room for
+// another one. False: not even one warp has room.
+template <typename Codes, int kRows>
+bool start(const KernelStream& stream, LinearArgs& a) {
+  a.n_slots = 1;
+  int warps = count_warps<kRows>(a, kMaxLinearWarps, bytes_per_warp<Codes, kRows>(1), kAllShared);
+  if (warps < a.parts[0].w.segments) {
+    a.n_slots = 2;
+    warps = count_warps<kRows>(a, kMaxLinearWarps, bytes_per_warp<Codes, kRows>(2), kHalfShared);
+  }
+  if (warps == 0) return false;
+  launch(stream, linear_shape<kRows>(a, warps, bytes_per_warp<Codes, kRows>(a.n_slots)),
+         linear_quantized_kernel<Codes, kRows>, a);
+  return true;
 }
 
 }  // namespace
 
 void linear_of_blocks(const KernelStream& stream, DType dtype, LinearArgs args) {
   with_codes(dtype, [&](auto codes) {
-    if constexpr (kIsQuantized<decltype(codes)>) choose_rows<decltype(codes)>(stream, args);
+    using Codes = decltype(codes);
+    if constexpr (kIsQuantized<Codes>) choose_rows(args, [&](auto rows) { return start<Codes, rows()>(stream, args); });
   });
 }
 

@@ -50,34 +50,23 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
 CudaProgram::~CudaProgram() = default;
 
 void CudaProgram::allocate_scratch() {
-  size_t widest = 0, groups = 0, partial = 0;
+  size_t widest = 0;
   for (const Step& step : plan_.steps) {
     const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear == nullptr) continue;
-    size_t n = 0;
-    for (const WeightId id : linear->weights) n += static_cast<size_t>(divide_up(plan_.weight(id).shape[0], kGroup));
-    const auto segments = static_cast<size_t>(divide_up(width(linear->x), kSegment));
-    // A product with so many groups is never split.
-    const size_t split = std::min<size_t>(n, kBlocksPerMultiprocessor * static_cast<size_t>(device_.n_multiprocessors));
-    groups = std::max(groups, n);
-    partial = std::max(partial, split * segments * kMaxTileRows * kGroup);
-    if (uses(*linear, true)) widest = std::max<size_t>(widest, width(linear->x));
+    if (linear != nullptr && uses(*linear, true)) widest = std::max<size_t>(widest, width(linear->x));
   }
   const size_t rows = std::max(options_.max_rows, options_.max_logit_rows);
   packed_q_ = DeviceArray<int16_t>(kActivationMemory, rows * widest);
   packed_d_ = DeviceArray<float>(kActivationMemory, rows * widest / kQuantBlock);
   packed_sums_ = DeviceArray<int32_t>(kActivationMemory, rows * widest / kQuantBlock);
   packed_ = {packed_q_.data(), packed_d_.data(), packed_sums_.data()};
-  linear_partial_ = DeviceArray<float>(kActivationMemory, partial);
-  linear_arrivals_ = DeviceArray<unsigned>(kActivationMemory, groups);
-  stream_.fill_bytes(linear_arrivals_.data(), 0, linear_arrivals_.bytes());
   if (plan_.n_layers == 0) return;
   const size_t chunks = static_cast<size_t>(divide_up(plan_.context(), kChunk));
   const size_t of_tile = kv_tiles() * chunks * kMaxQueries * (plan_.heads.head_dim + 2);
   const size_t room = kMaxPartialBytes / sizeof(float) / of_tile;
   max_split_tiles_ = static_cast<uint32_t>(std::min<size_t>({room, kMaxSplitTiles, options_.max_rows}));
   attention_partial_ = DeviceArray<float>(kActivationMemory, max_split_tiles_ * of_tile);
-  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, size_t{max_split_tiles_} * kv_tiles());
+  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, size_t{max_split_tiles_} * plan_.heads.n_heads);
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
@@ -109,7 +98,7 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
 
 size_t CudaProgram::bytes() const {
   return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed_q_.bytes() +
-         packed_d_.bytes() + packed_sums_.bytes() + linear_partial_.bytes() + attention_partial_.bytes();
+         packed_d_.bytes() + packed_sums_.bytes() + attention_partial_.bytes();
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {

@@ -65,7 +65,8 @@ class CudaProgram final : public Program {
   InputRows input_of(const Op& op);
   bool uses(const Linear& op, bool quantized) const;
   KvView kv_view(uint32_t layer);
-  bool rotates(const Stage& stage) const;
+  AttentionArgs attention_args(const Attention& op);
+  int32_t attention_splits(uint32_t rows, uint32_t tiles) const;
   uint32_t kv_tiles() const;  // of one row: KV heads, times the tiles of a head's group
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }
@@ -85,13 +86,13 @@ class CudaProgram final : public Program {
   PinnedArray<float> logits_;        // [max logit rows, vocab]
   const std::vector<Stage> stages_;  // of run()
 
-  // Packed rows, and sums of products and of attention that several blocks share.
+  // Packed rows, and sums of attention that several blocks share.
   PackedRows packed_;
   DeviceArray<int16_t> packed_q_;
   DeviceArray<float> packed_d_;
   DeviceArray<int32_t> packed_sums_;
-  DeviceArray<float> linear_partial_, attention_partial_;
-  DeviceArray<unsigned> linear_arrivals_, attention_arrivals_;
+  DeviceArray<float> attention_partial_;
+  DeviceArray<unsigned> attention_arrivals_;
   uint32_t max_split_tiles_ = 0;  // of attention, for which there is room
 
   std::map<uint32_t, std::optional<Graph>> graphs_;  // by rows of a decode; empty: it was seen once

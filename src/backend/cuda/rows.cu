@@ -15,7 +15,7 @@ __device__ float block_inverse(const InputRows& in, int row) {
   if (in.prepare != Prepare::kRmsNorm) return 0.0f;
   auto* shared = reinterpret_cast<float*>(shared_memory());
   if (warp_id() == 0) {
-    const float inverse = inverse_norm(in, row);
+    const float inverse = inverse_norm(in.x + size_t(row) * in.stride, in.cols, in.eps);
     if (lane_id() == 0) *shared = inverse;
   }
   __syncthreads();

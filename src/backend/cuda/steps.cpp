@@ -83,8 +83,6 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
     args.y = slots_.data(op.y);
     args.y_width = static_cast<int32_t>(width(op.y));
     args.accumulate = op.accumulate;
-    args.partial = linear_partial_.data();
-    args.arrivals = linear_arrivals_.data();
     linear(kernels_, dtype, args);
   }
 }
@@ -116,13 +114,7 @@ void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
   rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
 }
 
-// Whether attention's blocks do the fused RopeAppend: each has a row's whole group of heads.
-bool CudaProgram::rotates(const Stage& stage) const {
-  return stage.prepare != nullptr && batch_.is_one_row_each() && kv_tiles() == plan_.heads.n_kv_heads;
-}
-
-void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
-  if (stage.prepare != nullptr && !rotates(stage)) enqueue(stage, std::get<RopeAppend>(*stage.prepare));
+AttentionArgs CudaProgram::attention_args(const Attention& op) {
   AttentionArgs args;
   args.qkv = slots_.data(op.qkv);
   args.y = slots_.data(op.y);
@@ -130,23 +122,46 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   args.window = op.window;
   args.kv = kv_view(op.layer);
   args.batch = batch_.view();
-  args.n_tiles = static_cast<int32_t>(batch_.tiles());
-  args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
   args.partial = attention_partial_.data();
   args.max_chunks = divide_up(plan_.context(), kChunk);
   args.arrivals = attention_arrivals_.data();
-  if (rotates(stage)) {
+  return args;
+}
+
+// Blocks that share a tile, where `tiles` tiles in all do not fill the device.
+int32_t CudaProgram::attention_splits(uint32_t rows, uint32_t tiles) const {
+  if (rows > max_split_tiles_) return 1;
+  const uint32_t wanted =
+      kBlocksPerMultiprocessorOfAttention * static_cast<uint32_t>(device_.n_multiprocessors) / tiles;
+  const auto chunks = static_cast<uint32_t>(divide_up(plan_.context(), kChunk));
+  return static_cast<int32_t>(std::clamp<uint32_t>(wanted, 1, std::min(kMaxSplits, chunks)));
+}
+
+void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
+  const RopeAppend* rope = stage.prepare != nullptr ? &std::get<RopeAppend>(*stage.prepare) : nullptr;
+  AttentionArgs args = attention_args(op);
+  if (!batch_.is_one_row_each()) {
+    if (rope != nullptr) enqueue(stage, *rope);
+    args.n_tiles = static_cast<int32_t>(batch_.tiles());
+    args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
+    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles());
+    return attention(kernels_, args);
+  }
+  if (rope != nullptr) {
     args.cos = cos_.data();
     args.sin = sin_.data();
-    args.pairs = std::get<RopeAppend>(*stage.prepare).pairs;
+    args.pairs = rope->pairs;
   }
-  if (batch_.tiles() <= max_split_tiles_) {
-    const uint32_t wanted = kBlocksPerMultiprocessorOfAttention * static_cast<uint32_t>(device_.n_multiprocessors) /
-                            (batch_.tiles() * kv_tiles());
-    args.n_splits = static_cast<int32_t>(
-        std::clamp<uint32_t>(wanted, 1, std::min(kMaxSplits, static_cast<uint32_t>(args.max_chunks))));
-  }
-  attention(kernels_, args);
+  // As many heads share the reading of their keys and values as leave enough blocks to fill the device.
+  const Heads& h = plan_.heads;
+  const uint32_t rows = batch_.rows(), group = h.n_heads / h.n_kv_heads;
+  uint32_t heads = kMaxQueries;
+  const auto tiles = [&] { return rows * h.n_kv_heads * static_cast<uint32_t>(divide_up(group, heads)); };
+  while (heads > 1 && (heads / 2 >= group || tiles() < static_cast<uint32_t>(device_.n_multiprocessors))) heads /= 2;
+  args.n_tiles = static_cast<int32_t>(rows);
+  args.heads_per_tile = static_cast<int32_t>(heads);
+  args.n_splits = attention_splits(rows, tiles());
+  attention_of_decodes(kernels_, args);
 }
 
 }  // namespace llorch::cuda

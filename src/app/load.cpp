@@ -59,6 +59,9 @@ Files open_files(const LoadOptions& options, const Backend& device) {
   return {std::move(checkpoint), std::move(model), kv, std::move(tokenizer)};
 }
 
+// Rows of one batch in fast: products of fewer leave most of a large GPU idle.
+constexpr uint32_t kFastRows = 2048;
+
 }  // namespace
 
 void add_kv_dtype_option(CLI::App& command, LoadOptions& options) {
@@ -84,12 +87,15 @@ void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_pos
       ->transform(CLI::AsSizeValue(false));
 }
 
-LoadedModel load(const LoadOptions& options, const Logger& log) {
+LoadedModel load(const LoadOptions& options, const Logger& log, Numerics preferred) {
   LoadedModel out;
-  out.numerics = "exact";
   out.device = make_backend(options);
   out.backend = out.device->info();
-  log.info("device ready", {{"backend", out.backend.name}, {"device", out.backend.device}});
+  CompileOptions compile;
+  compile.numerics = numerics_of(options, *out.device, preferred);
+  out.numerics = to_string(compile.numerics);
+  log.info("device ready",
+           {{"backend", out.backend.name}, {"device", out.backend.device}, {"numerics", out.numerics}});
 
   Files files = blame_files([&] { return open_files(options, *out.device); });
   out.config = files.model.config;
@@ -111,10 +117,9 @@ LoadedModel load(const LoadOptions& options, const Logger& log) {
   source.open = [&](const Weight& weight) { return files.checkpoint.at(weight.name); };
   source.close = [&](const Tensor& tensor) { files.checkpoint.release(tensor); };
   out.weights = out.device->place(files.model.plan, source);
-  CompileOptions compile;
   compile.kv = files.kv;
   compile.max_logit_rows = options.max_sequences;
-  compile.max_rows = std::max(compile.max_rows, options.max_sequences);
+  compile.max_rows = std::max(compile.numerics == Numerics::kFast ? kFastRows : compile.max_rows, options.max_sequences);
   out.program = out.device->compile(files.model.plan, out.weights, compile);
   const auto elapsed = std::chrono::steady_clock::now() - begin;
   log.info("model loaded", {{"model", out.config.name},

@@ -3,6 +3,7 @@
 //
 // A row's power of two comes from a bound of its elements (the product of what they are products of): f16 has 29
 // binades of full precision, so a bound that is too large by some costs nothing.
+#include "backend/cuda/codes.h"
 #include "backend/cuda/half_rows.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/prepare.h"
@@ -113,6 +114,19 @@ __global__ void __launch_bounds__(kThreads) half_rows_kernel(InputRows in, int n
         kType == DType::kBF16 ? 1.0f : half_scale(exponent_above(squares) + exponent_above(gated.weights) + 1);
 }
 
+// A block is a group, a thread a row.
+template <DType kType>
+__global__ void row_squares_kernel(MatrixView w, float* out) {
+  float sum = 0.0f;
+  for (int u = 0; u < w.units_per_row; ++u) {
+    float values[8];
+    FloatCodes<kType>::widen(w.units[(size_t{blockIdx.x} * w.units_per_row + u) * kGroup + threadIdx.x], values);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum = __fmaf_rn(values[i], values[i], sum);
+  }
+  out[size_t{blockIdx.x} * kGroup + threadIdx.x] = sum;
+}
+
 }  // namespace
 
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
@@ -120,6 +134,11 @@ void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int
   const auto kernel = dtype == DType::kBF16 ? half_rows_kernel<DType::kBF16> : half_rows_kernel<DType::kF16>;
   launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kRows))), kThreads, kWarp * kPaddedUnit * sizeof(uint4)},
          kernel, in, n, out, gated);
+}
+
+void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out) {
+  const auto kernel = dtype == DType::kBF16 ? row_squares_kernel<DType::kBF16> : row_squares_kernel<DType::kF16>;
+  launch(stream, {dim3(static_cast<unsigned>(divide_up(w.rows, kGroup))), kGroup}, kernel, w, out);
 }
 
 }  // namespace llorch::cuda

@@ -274,8 +274,6 @@ __global__ void __launch_bounds__(kThreads, 1) linear_tensor_kernel(const __grid
 template <DType kType>
 void start(const KernelStream& stream, const TensorLinearArgs& args) {
   const auto kernel = linear_tensor_kernel<kType>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Ring)),
-        "shared memory was not given");
   const int tiles = divide_up(args.n_rows, kTileRows) * divide_up(args.n_groups, kTileGroups);
   const int blocks = tiles < stream.n_multiprocessors ? tiles : stream.n_multiprocessors;
   launch(stream, {dim3(static_cast<unsigned>(blocks)), kThreads, sizeof(Ring)}, kernel, args);

@@ -41,6 +41,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
   if (plan_.n_layers > 0 && (head_dim % kHeadDimStep != 0 || head_dim > kMaxHeadDim))
     fail("head size {}: the cuda backend takes multiples of {} up to {}", head_dim, kHeadDimStep, kMaxHeadDim);
   allocate_scratch();
+  if (options_.numerics == Numerics::kFast) tensor_cores_.emplace(plan_, *weights_, options_, stream_);
   stream_.to_device(cos_.data(), plan_.rope.cos.data(), cos_.size());
   stream_.to_device(sin_.data(), plan_.rope.sin.data(), sin_.size());
   if (options_.poison) stream_.fill_bytes(kv_.data(), 0xff, kv_.bytes());  // NaN in all KV types
@@ -92,13 +93,27 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
         !reads_later(plan_, i + 2, output_slot(steps[i].op)))
       prepare = &steps[i++].op;
     stages.push_back({i, gathered[i], prepare, shown[i]});
+    if (stages.size() > 1) join_gated(stages[stages.size() - 2], stages.back());
   }
   return stages;
 }
 
+// Gate and up, and the Linear behind their activation, pass rows on in 16 bits where both are on the tensor cores.
+void CudaProgram::join_gated(Stage& first, Stage& second) const {
+  const auto* linear = std::get_if<Linear>(&plan_.steps[first.step].op);
+  const auto* next = std::get_if<Linear>(&plan_.steps[second.step].op);
+  if (linear == nullptr || next == nullptr || second.prepare == nullptr) return;
+  if (!std::holds_alternative<GatedAct>(*second.prepare) || input_slot(*second.prepare) != linear->y) return;
+  if (linear->weights.size() != 2 || linear->accumulate) return;
+  const auto rows = [&](size_t i) { return plan_.weight(linear->weights[i]).shape[0]; };
+  first.gates = second.gated = !first.shown && first.gathered == second.gathered && rows(0) == rows(1) &&
+                               next->y != linear->y && !reads_later(plan_, second.step, linear->y);
+}
+
 size_t CudaProgram::bytes() const {
   return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed_q_.bytes() +
-         packed_d_.bytes() + packed_sums_.bytes() + attention_partial_.bytes();
+         packed_d_.bytes() + packed_sums_.bytes() + attention_partial_.bytes() +
+         (tensor_cores_ ? tensor_cores_->bytes() : 0);
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {

@@ -11,6 +11,7 @@
 
 #include "backend/cuda/batch_block.h"
 #include "backend/cuda/slots.h"
+#include "backend/cuda/tensor_cores.h"
 #include "backend/cuda/weights.h"
 
 namespace llorch::cuda {
@@ -43,9 +44,12 @@ class CudaProgram final : public Program {
     const Op* prepare =
         nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input; RopeAppend before Attention
     bool shown = false;
+    bool gates = false;  // a Linear whose output nobody sees but the GatedAct of the next stage, a Linear, too
+    bool gated = false;  // that next one
   };
 
   std::vector<Stage> make_stages(const StepSet& shown) const;
+  void join_gated(Stage& first, Stage& second) const;
   void begin(const Batch& batch);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
   void replay();
@@ -63,6 +67,8 @@ class CudaProgram final : public Program {
   void enqueue(const Stage& stage, const GatherRows& op);
 
   InputRows input_of(const Op& op);
+  bool is_on_tensor_cores(const Stage& stage, const Linear& op) const;
+  void enqueue_on_tensor_cores(const Stage& stage, const Linear& op);
   bool uses(const Linear& op, bool quantized) const;
   KvView kv_view(uint32_t layer);
   AttentionArgs attention_args(const Attention& op);
@@ -83,8 +89,9 @@ class CudaProgram final : public Program {
   BatchBlock batch_;
   DeviceArray<std::byte> kv_;  // [layer][page], see KvView
   DeviceArray<float> cos_, sin_;
-  PinnedArray<float> logits_;        // [max logit rows, vocab]
-  const std::vector<Stage> stages_;  // of run()
+  PinnedArray<float> logits_;                // [max logit rows, vocab]
+  std::optional<TensorCores> tensor_cores_;  // of numeric mode fast
+  const std::vector<Stage> stages_;          // of run()
 
   // Packed rows, and sums of attention that several blocks share.
   PackedRows packed_;

@@ -56,7 +56,24 @@ bool CudaProgram::uses(const Linear& op, bool quantized) const {
                      [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
 }
 
+bool CudaProgram::is_on_tensor_cores(const Stage& stage, const Linear& op) const {
+  return tensor_cores_ && rows_of(stage) > kExactRows && tensor_cores_->takes(op);
+}
+
+void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) {
+  const auto rows = static_cast<int32_t>(rows_of(stage));
+  const auto neighbour_is = [&](int by) {
+    const Stage& other = *(&stage + by);
+    return is_on_tensor_cores(other, std::get<Linear>(plan_.steps[other.step].op));
+  };
+  if (stage.gated && neighbour_is(-1)) return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y));
+  const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
+  if (stage.gates && neighbour_is(1)) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
+  tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y));
+}
+
 void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
+  if (is_on_tensor_cores(stage, op)) return enqueue_on_tensor_cores(stage, op);
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const bool prepares = rows_of(stage) > kFusedRows;
   InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));

@@ -82,10 +82,10 @@ inline void end_phase_if_complete(Barrier& b) {
   if (b.pending != 0 || b.bytes != 0) return;
   b.phase ^= 1;
   b.pending = b.arrivals;
-  cuda_emulator::progress();
 }
 inline void arrive(Barrier& b) {
   --b.pending;
+  cuda_emulator::progress();
   end_phase_if_complete(b);
 }
 inline void arrive_and_expect(Barrier& b, unsigned bytes) {
@@ -93,11 +93,15 @@ inline void arrive_and_expect(Barrier& b, unsigned bytes) {
   arrive(b);
 }
 inline void wait_for(Barrier& b, unsigned parity) {
-  while (b.phase == (parity & 1u)) cuda_emulator::poll();
+  if (b.phase != (parity & 1u)) return;
+  do cuda_emulator::poll();
+  while (b.phase == (parity & 1u));
+  cuda_emulator::progress();
 }
 inline void copy_bulk(void* shared, const void* global, unsigned bytes, Barrier& b) {
   std::memcpy(shared, global, bytes);
   b.bytes -= static_cast<int32_t>(bytes);
+  cuda_emulator::progress();
   end_phase_if_complete(b);
 }
 

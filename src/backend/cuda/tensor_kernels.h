@@ -27,6 +27,9 @@ struct GatedScale {
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
                const GatedScale& gated);
 
+// The sum of squares of each row of a matrix of f16 or bf16, out [groups * 32].
+void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out);
+
 struct TensorLinearArgs {
   LinearPart parts[kMaxParts];
   int32_t n_parts = 0, n_groups = 0;

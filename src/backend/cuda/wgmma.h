@@ -5,6 +5,8 @@
 // (4 * j + 2, 4 * j + 3), in columns 8 * j + t % 4 * 2 and the next.
 #pragma once
 
+#include <vector>
+
 #include "backend/cuda/tensor_core.h"
 #include "tensor/dtype.h"
 
@@ -62,21 +64,22 @@ __device__ void give_registers() {
 #define LLORCH_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define LLORCH_D8(i) LLORCH_D4(i), LLORCH_D4((i) + 4)
 #define LLORCH_D32(i) LLORCH_D8(i), LLORCH_D8((i) + 8), LLORCH_D8((i) + 16), LLORCH_D8((i) + 24)
-#define LLORCH_WGMMA(n, type, registers, a, b, adds, ...)                                                          \
-  asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" #adds ", 0;\n"                                           \
-               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" registers "}, %" #a ", %" #b  \
-               ", adds, 1, 1, 0, 0;\n}"                                                                            \
-               : __VA_ARGS__                                                                                       \
+#define LLORCH_WGMMA(n, type, registers, a, b, adds, ...)                                                        \
+  asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" #adds                                                  \
+               ", 0;\n"                                                                                          \
+               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" registers "}, %" #a ", %" #b \
+               ", adds, 1, 1, 0, 0;\n}"                                                                          \
+               : __VA_ARGS__                                                                                     \
                : "l"(descriptor_of(x)), "l"(descriptor_of(y)), "r"(keeps ? 1 : 0))
-#define LLORCH_WGMMA_N(type)                                                                                       \
-  if constexpr (kN == 16) LLORCH_WGMMA(16, type, "%0,%1,%2,%3,%4,%5,%6,%7", 8, 9, 10, LLORCH_D8(0));              \
-  if constexpr (kN == 64)                                                                                          \
+#define LLORCH_WGMMA_N(type)                                                                                          \
+  if constexpr (kN == 16) LLORCH_WGMMA(16, type, "%0,%1,%2,%3,%4,%5,%6,%7", 8, 9, 10, LLORCH_D8(0));                  \
+  if constexpr (kN == 64)                                                                                             \
     LLORCH_WGMMA(64, type, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) ",%30,%31", 32, 33, 34, LLORCH_D32(0)); \
-  if constexpr (kN == 128)                                                                                         \
-    LLORCH_WGMMA(128, type,                                                                                        \
-                 LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(4) "," LLORCH_R10(5) \
-                                ",%60,%61,%62,%63",                                                                \
-                 64, 65, 66, LLORCH_D32(0), LLORCH_D32(32))
+  if constexpr (kN == 128)                                                                                            \
+  LLORCH_WGMMA(128, type,                                                                                             \
+               LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(4) "," LLORCH_R10( \
+                   5) ",%60,%61,%62,%63",                                                                             \
+               64, 65, 66, LLORCH_D32(0), LLORCH_D32(32))
 
 // d += x y (d = x y where it does not keep what it has). Asynchronous.
 template <DType kType, int kN>
@@ -101,19 +104,35 @@ void take_registers() {}
 template <int kCount>
 void give_registers() {}
 
+inline float widen_half(DType type, uint16_t bits) {
+  if (type == DType::kBF16) return bf16_to_f32(bits);
+  static const std::vector<float> all = [] {
+    std::vector<float> floats(1 << 16);
+    for (unsigned i = 0; i < floats.size(); ++i) floats[i] = f16_to_f32(static_cast<uint16_t>(i));
+    return floats;
+  }();
+  return all[bits];
+}
+
 template <DType kType, int kN>
 void multiply(float (&d)[kN / 2], const CoreMatrices& x, const CoreMatrices& y, bool keeps) {
-  const auto element = [](const CoreMatrices& m, int row, int k) {
-    const auto* core = static_cast<const unsigned char*>(m.first) + row / 8 * m.row_step + k / 8 * m.k_step;
-    const uint16_t bits = reinterpret_cast<const uint16_t*>(core + row % 8 * 16)[k % 8];
-    return kType == DType::kBF16 ? std::bit_cast<float>(uint32_t{bits} << 16) : f16_to_f32(bits);
+  const auto load = [](const CoreMatrices& m, int row, float (&k)[16]) {
+    for (int i = 0; i < 16; ++i) {
+      const auto* core = static_cast<const unsigned char*>(m.first) + row / 8 * m.row_step + i / 8 * m.k_step;
+      k[i] = widen_half(kType, reinterpret_cast<const uint16_t*>(core + row % 8 * 16)[i % 8]);
+    }
   };
-  const int t = static_cast<int>(threadIdx.x) % kWarpgroup;
-  for (int i = 0; i < kN / 2; ++i) {
-    const int row = t / 32 * 16 + t % 32 / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
-    float sum = keeps ? d[i] : 0.0f;
-    for (int k = 0; k < 16; ++k) sum += element(x, row, k) * element(y, column, k);
-    d[i] = sum;
+  const int t = static_cast<int>(threadIdx.x) % kWarpgroup, row = t / 32 * 16 + t % 32 / 4;
+  float rows[2][16], column[16];
+  load(x, row, rows[0]);
+  load(x, row + 8, rows[1]);
+  for (int c = 0; c < kN / 4; ++c) {
+    load(y, c / 2 * 8 + t % 4 * 2 + c % 2, column);
+    for (int half = 0; half < 2; ++half) {
+      float& sum = d[c / 2 * 4 + half * 2 + c % 2];
+      if (!keeps) sum = 0.0f;
+      for (int k = 0; k < 16; ++k) sum += rows[half][k] * column[k];
+    }
   }
 }
 

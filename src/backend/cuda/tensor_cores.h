@@ -1,0 +1,48 @@
+// The part of a program that numeric mode `fast` adds: which products of many rows go to the tensor cores, and the
+// 16-bit rows that they read.
+#pragma once
+
+#include "backend/cuda/slots.h"
+#include "backend/cuda/tensor_kernels.h"
+#include "backend/cuda/weights.h"
+
+namespace llorch::cuda {
+
+// Batches of up to so many rows are exact in `fast`, too: they are bound by the reading of weights, not by products.
+inline constexpr uint32_t kExactRows = 8;
+
+class TensorCores {
+ public:
+  // Room for the products of this plan and so many rows. Waits for the device.
+  TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options, const Stream& stream);
+
+  // Whether a product's matrices are of a type and width that these kernels take.
+  bool takes(const Linear& op) const;
+
+  // y = the product of the rows, as Linear says.
+  void multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y);
+
+  // Two products with the gated activation between them, whose rows stay in 16 bits: gate and up, then down.
+  void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n);
+  void multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y);
+
+  size_t bytes() const;
+
+ private:
+  struct Buffer {
+    DeviceArray<uint4> units;
+    DeviceArray<float> scale;
+    HalfRows of(int32_t cols);
+  };
+  Buffer make_buffer(size_t rows, size_t cols) const;
+  TensorLinearArgs args_of(const Linear& op, int32_t n) const;
+  DType dtype_of(const Linear& op) const { return weights_.matrix(op.weights[0]).dtype; }
+
+  const Plan& plan_;
+  const CudaWeights& weights_;
+  Buffer rows_, gated_;
+  DeviceArray<uint4> zeros_;
+  std::vector<float> row_norms_;  // [weights]: the largest of a gate's or up's matrix; 0 of others
+};
+
+}  // namespace llorch::cuda

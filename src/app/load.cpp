@@ -94,8 +94,7 @@ LoadedModel load(const LoadOptions& options, const Logger& log, Numerics preferr
   CompileOptions compile;
   compile.numerics = numerics_of(options, *out.device, preferred);
   out.numerics = to_string(compile.numerics);
-  log.info("device ready",
-           {{"backend", out.backend.name}, {"device", out.backend.device}, {"numerics", out.numerics}});
+  log.info("device ready", {{"backend", out.backend.name}, {"device", out.backend.device}, {"numerics", out.numerics}});
 
   Files files = blame_files([&] { return open_files(options, *out.device); });
   out.config = files.model.config;
@@ -119,7 +118,8 @@ LoadedModel load(const LoadOptions& options, const Logger& log, Numerics preferr
   out.weights = out.device->place(files.model.plan, source);
   compile.kv = files.kv;
   compile.max_logit_rows = options.max_sequences;
-  compile.max_rows = std::max(compile.numerics == Numerics::kFast ? kFastRows : compile.max_rows, options.max_sequences);
+  compile.max_rows =
+      std::max(compile.numerics == Numerics::kFast ? kFastRows : compile.max_rows, options.max_sequences);
   out.program = out.device->compile(files.model.plan, out.weights, compile);
   const auto elapsed = std::chrono::steady_clock::now() - begin;
   log.info("model loaded", {{"model", out.config.name},

@@ -112,8 +112,7 @@ void check_steps(uint32_t width, Values values, bool is_chain, Write write) {
           if (batches[i].rows() <= kMostExactRows)
             ASSERT_TRUE(test::same_bits(got[s], want[i][s], columns)) << plan.steps[step].name;
           else
-            ASSERT_TRUE(is_near(got[s], want[i][s], columns, bound(step)))
-                << plan.steps[step].name;
+            ASSERT_TRUE(is_near(got[s], want[i][s], columns, bound(step))) << plan.steps[step].name;
         }
         const test::Outputs again = test::run_and_show(*fast, batches[i], shown);
         ASSERT_TRUE(test::same_bits(again.back(), got.back(), plan.vocab)) << "the same batch again";

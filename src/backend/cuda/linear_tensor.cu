@@ -178,20 +178,19 @@ __device__ void store_sums(const TensorLinearArgs& a, int group_tile, int first_
   }
 }
 
-// silu(gate) * up into the rows that the next product reads.
+// silu(gate) * up into the rows that the next product reads, and zeros to the end of its last stage.
 template <DType kType>
 __device__ void store_gated(const TensorLinearArgs& a, int group_tile, int first_row, const Sums& sums) {
   const Mine mine = find_mine();
-  const GroupPlace place = find_group(a, group_tile, mine.slot);
-  if (place.part < 0) return;
+  const int group = group_tile * (kTileGroups / 2) + mine.slot / 2;
+  if (group * 4 >= a.gated.n_units) return;
 #pragma unroll
   for (int core = 0; core < kCores; ++core) {
-    const int in_group = (mine.warpgroup * kCores + core) * 8, column = place.group * kGroup + in_group + mine.r;
+    const int in_group = (mine.warpgroup * kCores + core) * 8, column = group * kGroup + in_group + mine.r;
     const bool has = column < a.parts[0].w.rows;
     const float gate_bias = has && a.parts[0].bias != nullptr ? a.parts[0].bias[column] : 0.0f;
     const float up_bias = has && a.parts[1].bias != nullptr ? a.parts[1].bias[column] : 0.0f;
-    uint4* units =
-        a.gated.units + size_t(first_row) * a.gated.n_units + size_t(place.group * 4 + in_group / 8) * kTileRows;
+    uint4* units = a.gated.units + size_t(first_row) * a.gated.n_units + size_t(group * 4 + in_group / 8) * kTileRows;
 #pragma unroll
     for (int i = 0; i < kTileRows / 8; ++i) {
       unsigned half[2];

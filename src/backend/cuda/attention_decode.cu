@@ -102,15 +102,25 @@ __device__ void ask_for_chunk(const AttentionArgs& a, const Work& w, uint32_t ch
   }
 }
 
-// The queries and, where RopeAppend is fused, the row's own key and value into shared memory.
+// The angle of a thread's pair: asked for early.
+struct Angle {
+  float cos = 1.0f, sin = 0.0f;
+};
+__device__ inline Angle angle_of(const AttentionArgs& a, uint32_t position, int pair) {
+  if (a.cos == nullptr) return {};
+  const size_t at = size_t{position} * static_cast<size_t>(a.kv.head_dim / 2) + static_cast<size_t>(pair);
+  return {a.cos[at], a.sin[at]};
+}
+
+// The queries and, where RopeAppend is fused, the row's own key and value into shared memory. first: of the thread's
+// first pair.
 template <int kQueries>
-__device__ void load_row(const AttentionArgs& a, const Work& w, Shared<kQueries>& s) {
+__device__ void load_row(const AttentionArgs& a, const Work& w, Angle first_angle, Shared<kQueries>& s) {
   using S = Shared<kQueries>;
   const int head_dim = a.kv.head_dim, half = head_dim / 2;
   const float* row = qkv_row(a, static_cast<uint32_t>(w.row));
   const float* key = row + (a.kv.n_heads + w.kv_head) * head_dim;
   const bool rotates = a.cos != nullptr;
-  const size_t angle = size_t{w.position} * static_cast<size_t>(half);
   const int n_rotated = w.n_queries + (rotates ? 1 : 0);
   for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
     const int q = i / half, j = i % half;
@@ -118,13 +128,15 @@ __device__ void load_row(const AttentionArgs& a, const Work& w, Shared<kQueries>
     float* const to = s.row(q < w.n_queries ? q : S::kOwn, head_dim);
     const Pair d = pair_of(a.pairs, half, j);
     float first = from[d.first], second = from[d.second];
-    if (rotates) rotate(first, second, a.cos[angle + j], a.sin[angle + j]);
+    const Angle angle = i == static_cast<int>(threadIdx.x) ? first_angle : angle_of(a, w.position, j);
+    if (rotates) rotate(first, second, angle.cos, angle.sin);
     to[d.first] = first;
     to[d.second] = second;
   }
   if (!rotates) return;
   const float* value = key + a.kv.n_kv_heads * head_dim;
-  for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += static_cast<int>(blockDim.x))
+  // From the last threads on, which have no pair where there are enough.
+  for (int d = static_cast<int>(blockDim.x - 1 - threadIdx.x); d < head_dim; d += static_cast<int>(blockDim.x))
     s.row(S::kOwn + 1, head_dim)[d] = value[d];
 }
 
@@ -168,7 +180,7 @@ __device__ void score(const AttentionArgs& a, const Work& w, uint32_t chunk, con
   float d = 0.0f, sum[kPerThread];
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) sum[i] = 0.0f;
-#pragma unroll 4
+#pragma unroll 8
   for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
     float k[kN];
     if constexpr (kKv == DType::kQ8_0)
@@ -218,7 +230,7 @@ __device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, con
 #pragma unroll
     for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], value(i), sum[j]);
   }
-#pragma unroll 2
+#pragma unroll 4
   for (; i + 4 <= end; i += 4) {
     const float v[4] = {value(i), value(i + 1), value(i + 2), value(i + 3)};
 #pragma unroll
@@ -283,11 +295,23 @@ __device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool i
     float& total = s.row(S::kTotal + q, a.kv.head_dim)[d];
     float o = is_first ? 0.0f : total;
     ChunkSum sum = is_first ? ChunkSum{-INFINITY, 0.0f} : s.total_sums[0][q];
-    for (int c = 0; c < n_chunks; ++c) {
-      float old_factor, new_factor;
-      merge(s.sums[c][q], sum.m, sum.l, old_factor, new_factor);
-      o = __fmaf_rn(o, old_factor, __fmul_rn(s.row(S::kOutputs + c * kQueries + q, a.kv.head_dim)[d], new_factor));
-    }
+    // All factors first: they follow from the maxima alone, so that their exps go side by side.
+    float old_factors[kMaxTeams], new_factors[kMaxTeams];
+#pragma unroll
+    for (int c = 0; c < kMaxTeams; ++c)
+      if (c < n_chunks) {
+        const float m = s.sums[c][q].m, largest = m > sum.m ? m : sum.m;
+        old_factors[c] = exp_f32(__fadd_rn(sum.m, -largest));
+        new_factors[c] = exp_f32(__fadd_rn(m, -largest));
+        sum.m = largest;
+      }
+#pragma unroll
+    for (int c = 0; c < kMaxTeams; ++c)
+      if (c < n_chunks) {
+        sum.l = __fmaf_rn(sum.l, old_factors[c], __fmul_rn(s.sums[c][q].l, new_factors[c]));
+        o = __fmaf_rn(o, old_factors[c],
+                      __fmul_rn(s.row(S::kOutputs + c * kQueries + q, a.kv.head_dim)[d], new_factors[c]));
+      }
     total = o;
     if (d == 0) s.total_sums[1][q] = sum;
     if (is_last) output(a, w, q, d) = __fdiv_rn(o, sum.l);
@@ -350,8 +374,9 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
     commit_copies();
   };
   ask(first + static_cast<uint32_t>(team));
+  const Angle angle = angle_of(a, w.position, static_cast<int>(threadIdx.x) % (a.kv.head_dim / 2));
   if (rotates) wait_for_inputs();
-  load_row<kQueries>(a, w, s);
+  load_row<kQueries>(a, w, angle, s);
   for (bool is_first = true; first < w.end_chunk; first += stride, is_first = false) {
     const uint32_t chunk = first + static_cast<uint32_t>(team);
     const bool has = chunk < w.end_chunk;

@@ -113,7 +113,7 @@ struct LinearArgs {
   float* y = nullptr;
   int32_t y_width = 0;
   bool accumulate = false;
-  int32_t n_slots = 1;  // segments that a warp has under way; chosen by linear()
+  int32_t n_slots = 1;  // segments, or pieces of them, that a warp has under way; chosen by linear()
 };
 
 void linear(const KernelStream& stream, DType dtype, LinearArgs args);

@@ -96,11 +96,18 @@ struct TileInput {
     __syncthreads();
   }
 
-  __device__ float operator()(int r, int k) const {
-    if (!norms()) return prepared(a.x, clamped_row(a, place.first_row + r), k, 0.0f);
+  // A warp's values of row r from k0 on, n of them; 0 behind.
+  __device__ void get(int r, int k0, int n, LaneValues& y) const {
+    if (!norms()) return prepare(a.x, clamped_row(a, place.first_row + r), k0, n, 0.0f, y);
     const int stride = (a.x.cols + 3) / 4 * 4;
-    return normalized(shared_at<float>(shared.rows)[r * stride + k], shared_at<float>(shared.inverse)[r],
-                      shared_at<float>(shared.norm)[k]);
+    const float inverse = shared_at<float>(shared.inverse)[r];
+#pragma unroll
+    for (int i = 0; i < kOfLane; ++i) {
+      const int k = i * kWarp + lane_id();
+      y[i] = k < n ? normalized(shared_at<float>(shared.rows)[r * stride + k0 + k], inverse,
+                                shared_at<float>(shared.norm)[k0 + k])
+                   : 0.0f;
+    }
   }
 };
 
@@ -111,16 +118,24 @@ __device__ void leave(int segment, const float (&acc)[kRows]) {
   for (int r = 0; r < kRows; ++r) shared_at<float>(0)[(segment * kRows + r) * kGroup + lane_id()] = acc[r];
 }
 
-// When all have left theirs: the total, bias, then residual, then out. One lane, one output.
+// What a lane's output of row r of the tile is added to; asked for early, and used in finish().
+__device__ inline float residual(const LinearArgs& a, const Place& place, int r) {
+  const int row = place.first_row + r, column = place.group * kGroup + lane_id();
+  if (!a.accumulate || row >= a.n_rows || column >= place.part.w.rows) return 0.0f;
+  return a.y[size_t(row) * a.y_width + place.part.column + column];
+}
+
+// When all have left theirs: the total, bias, then residual, then out. One lane, one output. first: residual() of the
+// warp's first row.
 template <int kRows>
-__device__ void finish(const LinearArgs& a, const Place& place) {
+__device__ void finish(const LinearArgs& a, const Place& place, float first) {
   __syncthreads();
   const int column = place.group * kGroup + lane_id();
   for (int r = warp_id(); r < kRows; r += n_warps()) {
     const int row = place.first_row + r;
     if (row >= a.n_rows || column >= place.part.w.rows) continue;
     float& y = a.y[size_t(row) * a.y_width + place.part.column + column];
-    const float before = a.accumulate ? y : 0.0f;
+    const float before = r == warp_id() ? first : residual(a, place, r);
     float total = 0.0f;
 #pragma unroll 8
     for (int s = 0; s < place.part.w.segments; ++s)

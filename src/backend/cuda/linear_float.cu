@@ -5,12 +5,23 @@
 namespace llorch::cuda {
 namespace {
 
-constexpr int kPieceUnits = 4;  // units of a lane that are copied together
-constexpr int kPieces = 4;      // that a warp has under way: 8 KB
+constexpr int kPieceUnits = 8;  // units of a lane that are copied together
 constexpr uint32_t kPieceBytes = kPieceUnits * kGroup * sizeof(uint4);
 
+// Pieces that a warp has under way: four where each block has a multiprocessor for itself, else two.
+constexpr int kManyPieces = 4, kFewPieces = 2;
+
 template <int kRows>
-constexpr uint32_t kBytesPerWarp = kRows* kSegment * sizeof(float) + kPieces* kPieceBytes;
+__host__ __device__ constexpr uint32_t bytes_per_warp(int n_pieces) {
+  return kRows * kSegment * static_cast<uint32_t>(sizeof(float)) + static_cast<uint32_t>(n_pieces) * kPieceBytes;
+}
+
+__device__ void wait_for_oldest_of(int n_pieces) {
+  if (n_pieces == kManyPieces)
+    wait_for_copies<kManyPieces - 1>();
+  else
+    wait_for_copies<kFewPieces - 1>();
+}
 
 // xs: [kRows][kSegment] in shared memory, at the unit's first k.
 template <typename Codes, int kRows>
@@ -48,10 +59,10 @@ template <typename Codes>
 struct WeightStream {
   static constexpr int kPiecesPerSegment = kSegment / (Codes::kPerUnit * kPieceUnits);
   const uint4* group;  // the lane's first unit
-  int units_per_row;
+  int units_per_row, n_pieces;
   uint4* ring;  // the lane's
 
-  __device__ uint4* slot(int piece) const { return ring + piece % kPieces * (kPieceUnits * kGroup); }
+  __device__ uint4* slot(int piece) const { return ring + (piece & (n_pieces - 1)) * (kPieceUnits * kGroup); }
 
   // One group of copies; none behind the row's end.
   __device__ void ask_for(int piece) const {
@@ -68,19 +79,22 @@ template <typename Codes, int kRows>
 __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const LinearArgs a) {
   constexpr int kN = Codes::kPerUnit;
   using Weights = WeightStream<Codes>;
-  const LinearShared<kRows> shared(a, n_warps(), kBytesPerWarp<kRows>);
-  const uint32_t own = shared.warps + static_cast<uint32_t>(warp_id()) * kBytesPerWarp<kRows>;
+  const LinearShared<kRows> shared(a, n_warps(), bytes_per_warp<kRows>(a.n_slots));
+  const uint32_t own = shared.warps + static_cast<uint32_t>(warp_id()) * bytes_per_warp<kRows>(a.n_slots);
   auto* xs = shared_at<float>(own);
   const Place place = find_place<kRows>(a);
   const MatrixView& w = place.part.w;
   const Weights weights{w.units + size_t(place.group) * w.units_per_row * kGroup + lane_id(), w.units_per_row,
-                        shared_at<uint4>(own + kRows * kSegment * sizeof(float)) + lane_id()};
+                        a.n_slots, shared_at<uint4>(own + kRows * kSegment * sizeof(float)) + lane_id()};
   const TileInput<kRows> input{a, place, shared};
   input.ask_for_norm();
-#pragma unroll
-  for (int i = 0; i < kPieces; ++i) weights.ask_for(i);
+  for (int i = 0; i < a.n_slots; ++i) weights.ask_for(i);
   wait_for_inputs();
-  wait_for_copies<kPieces>();
+  const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
+  if (a.n_slots == kManyPieces)
+    wait_for_copies<kManyPieces>();
+  else
+    wait_for_copies<kFewPieces>();
   input.begin();
   int piece = 0;
   for (int segment = warp_id(); segment < w.segments; segment += n_warps()) {
@@ -88,18 +102,17 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const Line
     __syncwarp();
 #pragma unroll 1
     for (int r = 0; r < kRows; ++r) {
+      LaneValues values;
+      input.get(r, k0, n, values);
 #pragma unroll
-      for (int i = 0; i < kSegment / kWarp; ++i) {
-        const int k = i * kWarp + lane_id();
-        if (k < n) xs[r * kSegment + k] = input(r, k0 + k);
-      }
+      for (int i = 0; i < kOfLane; ++i) xs[r * kSegment + i * kWarp + lane_id()] = values[i];
     }
     __syncwarp();
     float acc[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
     for (int k = 0; k < kSegment; k += kPieceUnits * kN, ++piece) {
-      wait_for_copies<kPieces - 1>();
+      wait_for_oldest_of(a.n_slots);
       const uint4* units = weights.slot(piece);
 #pragma unroll
       for (int i = 0; i < kPieceUnits; ++i) {
@@ -109,19 +122,22 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const Line
         else if (at < n)
           add_part_of_unit<Codes, kRows>(units[i * kGroup], n - at, xs + at, acc);
       }
-      weights.ask_for(piece + kPieces);
+      weights.ask_for(piece + a.n_slots);
     }
     leave<kRows>(segment, acc);
   }
-  finish<kRows>(a, place);
+  finish<kRows>(a, place, first_residual);
 }
 
 // False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
-  const int warps = count_warps<kRows>(a, kMaxLinearWarps, kBytesPerWarp<kRows>, kHalfShared);
+  const bool alone = divide_up(a.n_rows, kRows) * a.n_groups <= stream.n_multiprocessors;
+  a.n_slots = alone ? kManyPieces : kFewPieces;
+  const int warps =
+      count_warps<kRows>(a, kMaxLinearWarps, bytes_per_warp<kRows>(a.n_slots), alone ? kAllShared : kHalfShared);
   if (warps == 0) return false;
-  launch(stream, linear_shape<kRows>(a, warps, kBytesPerWarp<kRows>), linear_float_kernel<Codes, kRows>, a);
+  launch(stream, linear_shape<kRows>(a, warps, bytes_per_warp<kRows>(a.n_slots)), linear_float_kernel<Codes, kRows>, a);
   return true;
 }
 

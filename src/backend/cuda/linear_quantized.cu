@@ -60,19 +60,18 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, Packe
       }
       continue;
     }
-    float values[kBlocksPerSegment];
-#pragma unroll
-    for (int b = 0; b < kBlocksPerSegment; ++b)
-      values[b] = b < n_blocks ? input(r, k0 + b * kQuantBlock + lane_id()) : 0.0f;
+    LaneValues values;
+    input.get(r, k0, n_blocks * kQuantBlock, values);
+    const Quantized v = quantize(values);
+    int32_t sum = 0;
 #pragma unroll
     for (int b = 0; b < kBlocksPerSegment; ++b) {
-      const Quantized v = quantize(values[b]);
-      const int sum = integer_sum(v.q);
-      xs[r].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q);
-      if (lane_id() == 0) {
-        xs[r].d[b] = v.d;
-        xs[r].sums[b] = sum;
-      }
+      xs[r].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
+      if (lane_id() == b) sum = v.sums[b];
+    }
+    if (lane_id() < kBlocksPerSegment) {
+      xs[r].d[lane_id()] = v.d;
+      xs[r].sums[lane_id()] = sum;
     }
   }
   __syncwarp();
@@ -82,16 +81,16 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, Packe
 template <int kWords>
 __device__ int dot(const int* words, const int16_t* x) {
   const int4* pairs = reinterpret_cast<const int4*>(x);
-  int sum = 0;
+  int first = 0, second = 0;  // two, so that one does not wait for the other
 #pragma unroll
   for (int i = 0; i < kWords; i += 2) {
     const int4 p = pairs[i / 2];
-    sum = __dp2a_lo(p.x, words[i], sum);
-    sum = __dp2a_hi(p.y, words[i], sum);
-    sum = __dp2a_lo(p.z, words[i + 1], sum);
-    sum = __dp2a_hi(p.w, words[i + 1], sum);
+    first = __dp2a_lo(p.x, words[i], first);
+    second = __dp2a_hi(p.y, words[i], second);
+    first = __dp2a_lo(p.z, words[i + 1], first);
+    second = __dp2a_hi(p.w, words[i + 1], second);
   }
-  return sum;
+  return first + second;
 }
 
 // Adds block b of a segment to each row's sum.
@@ -168,6 +167,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
   ask(0);
   if (a.n_slots > 1) ask(1);
   wait_for_inputs();
+  const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
   if (a.n_slots > 1)
     wait_for_copies<2>();
   else
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
     __syncwarp();
     ask(i + a.n_slots);
   }
-  finish<kRows>(a, place);
+  finish<kRows>(a, place, first_residual);
 }
 
 // All segments at once, a warp each, if they are few; else two in turn for each warp of a block that leaves room for

@@ -29,36 +29,80 @@ __device__ inline float normalized(float x, float inverse, float weight) {
 }
 __device__ inline float gated(float gate, float up) { return __fmul_rn(silu_f32(gate), up); }
 
-// Element k of a row; `inverse` is inverse_norm() where the rows are normalized.
-__device__ inline float prepared(const InputRows& in, int row, int k, float inverse) {
-  const float* x = in.x + size_t(row) * in.stride;
-  if (in.prepare == Prepare::kRmsNorm) return normalized(x[k], inverse, in.norm_weight[k]);
-  if (in.prepare == Prepare::kGatedAct) return gated(x[k], x[in.cols + k]);
-  return x[k];
-}
-
-// x / y rounded to nearest even, given r = 1 / y rounded so, where nothing underflows or overflows: the first
+// x / y rounded to nearest even, given r = 1 / y but for its last bit, where nothing underflows or overflows: the first
 // correction makes q one of the two neighbours of the quotient, the second is right by Markstein's theorem (P.
-// Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990). No branch, so several
-// of them go side by side.
+// Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990). No branch, as in a
+// division of the language, so several of them go side by side.
 __device__ inline float divide_by_inverse(float x, float y, float r) {
   float q = __fmul_rn(x, r);
   q = __fmaf_rn(__fmaf_rn(-y, q, x), r, q);
   return __fmaf_rn(__fmaf_rn(-y, q, x), r, q);
 }
 
-// The int16 block of a warp's 32 values: each lane's integer, and the scale that all share. Where x / d is so small
-// that its quotient may not be exact, it rounds to 0 anyway.
+// A warp's 256 values of a row, a lane's of each block of 32.
+inline constexpr int kOfLane = kSegment / kWarp;
+using LaneValues = float[kOfLane];
+
+// y = gated(gate, up), side by side, which one after another would take a microsecond and more.
+__device__ inline void gate(const LaneValues& gate, const LaneValues& up, LaneValues& y) {
+  bool all_are_ordinary = true;
+#pragma unroll
+  for (int i = 0; i < kOfLane; ++i) {
+    const float below = __fadd_rn(1.0f, exp_f32(-gate[i]));
+    const float r = __fdividef(1.0f, below);
+    const float inverse = __fmaf_rn(__fmaf_rn(-below, r, 1.0f), r, r);
+    y[i] = __fmul_rn(divide_by_inverse(gate[i], below, inverse), up[i]);
+    const float size = fabsf(gate[i]);
+    all_are_ordinary = all_are_ordinary && size >= 0x1p-100f && size <= 64.0f;
+  }
+  if (all_are_ordinary) return;
+#pragma unroll  // a loop would need its arrays in memory
+  for (int i = 0; i < kOfLane; ++i) y[i] = gated(gate[i], up[i]);
+}
+
+// The int16 blocks of a warp's 256 values.
 struct Quantized {
-  float d;
-  int q;
+  int q[kOfLane];         // of each block, the lane's
+  int32_t sums[kOfLane];  // of each block's 32 integers
+  float d;                // scale of block lane_id() % 8
 };
-__device__ inline Quantized quantize(float x) {
-  const unsigned largest = integer_max(__float_as_uint(x) & 0x7fffffffu);  // infinity and NaN order last
-  const float d = divide_by_inverse(__uint_as_float(largest), 32767.0f, 1.0f / 32767.0f);
-  const int q = __float2int_rn(divide_by_inverse(x, d, __frcp_rn(d)));
-  const bool is_finite = largest < 0x7f800000u, is_zero = largest < 0x1f800000u;  // 2^-64
-  return {is_zero ? 0.0f : is_finite ? d : __uint_as_float(0x7fc00000u), is_finite && !is_zero ? q : 0};
+// The scales are made side by side, a lane each. Where x / d is so small that its quotient may not be exact, it rounds
+// to 0 anyway.
+__device__ inline Quantized quantize(const LaneValues& x) {
+  constexpr unsigned kInfinity = 0x7f800000u, kSmall = 0x1f800000u;  // 2^-64
+  unsigned largest[kOfLane], mine = 0;
+#pragma unroll
+  for (int b = 0; b < kOfLane; ++b) {
+    largest[b] = integer_max(__float_as_uint(x[b]) & 0x7fffffffu);  // infinity and NaN order last
+    if (lane_id() % kOfLane == b) mine = largest[b];
+  }
+  Quantized out;
+  const float d = divide_by_inverse(__uint_as_float(mine), 32767.0f, 1.0f / 32767.0f), r = __frcp_rn(d);
+  out.d = mine < kSmall ? 0.0f : mine < kInfinity ? d : __uint_as_float(0x7fc00000u);
+#pragma unroll
+  for (int b = 0; b < kOfLane; ++b) {
+    const int q = __float2int_rn(divide_by_inverse(x[b], __shfl_sync(kAllLanes, d, b), __shfl_sync(kAllLanes, r, b)));
+    out.q[b] = largest[b] >= kSmall && largest[b] < kInfinity ? q : 0;
+    out.sums[b] = integer_sum(out.q[b]);
+  }
+  return out;
+}
+
+// A warp's values of a row from k0 on, n of them; 0 behind. `inverse` is inverse_norm() where the rows are normalized.
+__device__ inline void prepare(const InputRows& in, int row, int k0, int n, float inverse, LaneValues& y) {
+  const float* x = in.x + size_t(row) * in.stride + k0;
+  LaneValues first, second = {};
+#pragma unroll
+  for (int i = 0; i < kOfLane; ++i) {
+    const int k = i * kWarp + lane_id();
+    first[i] = k < n ? x[k] : 0.0f;
+    if (in.prepare == Prepare::kRmsNorm) second[i] = k < n ? in.norm_weight[k0 + k] : 0.0f;
+    if (in.prepare == Prepare::kGatedAct) second[i] = k < n ? x[in.cols + k] : 0.0f;
+  }
+  if (in.prepare == Prepare::kGatedAct) return gate(first, second, y);
+#pragma unroll
+  for (int i = 0; i < kOfLane; ++i)
+    y[i] = in.prepare == Prepare::kRmsNorm ? normalized(first[i], inverse, second[i]) : first[i];
 }
 
 }  // namespace llorch::cuda

@@ -26,8 +26,15 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(InputRows in, float* 
   wait_for_inputs();
   const int row = static_cast<int>(blockIdx.x);
   const float inverse = block_inverse(in, row);
-  for (int k = static_cast<int>(threadIdx.x); k < in.cols; k += static_cast<int>(blockDim.x))
-    y[size_t(row) * in.cols + k] = prepared(in, row, k, inverse);
+  for (int k0 = warp_id() * kSegment; k0 < in.cols; k0 += n_warps() * kSegment) {
+    LaneValues values;
+    prepare(in, row, k0, in.cols - k0, inverse, values);
+#pragma unroll
+    for (int i = 0; i < kOfLane; ++i) {
+      const int k = k0 + i * kWarp + lane_id();
+      if (k < in.cols) y[size_t(row) * in.cols + k] = values[i];
+    }
+  }
 }
 
 __global__ void __launch_bounds__(kThreads) pack_kernel(InputRows in, PackedRows out) {
@@ -35,14 +42,18 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(InputRows in, PackedRows
   const int row = static_cast<int>(blockIdx.x);
   const float inverse = block_inverse(in, row);
   const int n_blocks = in.cols / kQuantBlock;
-  for (int b = warp_id(); b < n_blocks; b += n_warps()) {
-    const int k = b * kQuantBlock + lane_id();
-    const Quantized v = quantize(prepared(in, row, k, inverse));
-    const int sum = integer_sum(v.q);
-    out.q[size_t(row) * in.cols + k] = static_cast<int16_t>(v.q);
-    if (lane_id() == 0) {
-      out.d[size_t(row) * n_blocks + b] = v.d;
-      out.sums[size_t(row) * n_blocks + b] = sum;
+  for (int k0 = warp_id() * kSegment; k0 < in.cols; k0 += n_warps() * kSegment) {
+    LaneValues values;
+    prepare(in, row, k0, in.cols - k0, inverse, values);
+    const Quantized v = quantize(values);
+    const size_t first = size_t(row) * n_blocks + k0 / kQuantBlock;  // block
+#pragma unroll
+    for (int b = 0; b < kOfLane; ++b) {
+      if (k0 / kQuantBlock + b >= n_blocks) continue;
+      out.q[(first + b) * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
+      if (lane_id() != b) continue;
+      out.d[first + b] = v.d;
+      out.sums[first + b] = v.sums[b];
     }
   }
 }

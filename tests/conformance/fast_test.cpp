@@ -12,6 +12,7 @@ namespace {
 
 using test::Random;
 using test::RandomWeights;
+using test::RunningSequence;
 using test::Values;
 
 constexpr uint32_t kMaxRows = 288;
@@ -193,6 +194,68 @@ TEST(FastConformance, RowsDoNotDependOnTheirCompany) {
       ASSERT_TRUE(test::same_bits(program->run(test::prompt(some, 16)),
                                   std::span(all).subspan(first * kMaxRows, 9 * kMaxRows), kMaxRows))
           << target.name;
+    }
+  }
+}
+
+// RopeAppend and Attention of three sequences that grow at different rates on scattered pages, in pages of NaN.
+Plan attention_plan(RandomWeights& w, const Heads& h, uint32_t window) {
+  const uint32_t qkv_width = (h.n_heads + 2 * h.n_kv_heads) * h.head_dim, width = h.n_heads * h.head_dim;
+  PlanBuilder b(kMaxRows, 1, h, test::random_rope(w.random(), 1024, h.head_dim / 2));
+  const SlotId qkv = b.slot("qkv", qkv_width), y = b.slot("y", width), logits = b.slot("logits", kMaxRows);
+  b.step("input", Embed{qkv, w.table(b, "input", w.random().values(kMaxRows * qkv_width, Values::kPlain), qkv_width)});
+  b.step("rope", RopeAppend{qkv, 0, RopePairs::kSplitHalves});
+  b.step("attn", Attention{qkv, y, 0, 0.125f, window});
+  b.step("logits", Linear{y, logits, {w.matrix(b, "head", DType::kF32, kMaxRows, width)}, {}, false});
+  return std::move(b).build();
+}
+
+std::vector<Batch> growing_batches(Random& random, uint32_t page_size) {
+  const uint32_t steps[][3] = {{131, 0, 1}, {1, 17, 1}, {5, 40, 1}, {1, 1, 1}, {60, 2, 70}};
+  std::vector<RunningSequence> sequences;
+  for (int s = 0; s < 3; ++s) sequences.emplace_back(test::random_tokens(random, 250, kMaxRows), true);
+  std::vector<uint32_t> pages(640 / page_size);
+  for (uint32_t i = 0; i < pages.size(); ++i) pages[i] = (i * 7 + 3) % static_cast<uint32_t>(pages.size());
+  std::vector<Batch> batches;
+  for (const auto& step : steps) {
+    Batch& batch = batches.emplace_back();
+    for (int s = 0; s < 3; ++s) sequences[static_cast<size_t>(s)].add_rows(step[s], page_size, pages, batch);
+  }
+  return batches;
+}
+
+TEST(FastConformance, Attention) {
+  LLORCH_SKIP_WITHOUT_FAST();
+  struct Case {
+    Heads heads;
+    uint32_t window, page_size;
+  };
+  const Case cases[] = {{{9, 3, 64}, 0, 16},  {{8, 1, 32}, 0, 64},  {{5, 5, 80}, 0, 32}, {{3, 1, 128}, 37, 16},
+                        {{20, 2, 64}, 0, 32}, {{2, 2, 256}, 0, 16}, {{4, 2, 24}, 0, 16}, {{3, 3, 96}, 100, 64}};
+  const auto reference = make_reference_backend();
+  for (const Case& c : cases) {
+    SCOPED_TRACE(fmt::format("{} heads on {} of {}, window {}, pages of {}", c.heads.n_heads, c.heads.n_kv_heads,
+                             c.heads.head_dim, c.window, c.page_size));
+    RandomWeights weights(c.heads.head_dim * 31 + c.page_size);
+    const Plan plan = attention_plan(weights, c.heads, c.window);
+    const BoundConditions conditions = fast_conditions(plan);
+    const std::vector<Batch> batches = growing_batches(weights.random(), c.page_size);
+    CompileOptions options = options_of(Numerics::kFast);
+    options.kv = {.n_pages = 640 / c.page_size, .page_size = c.page_size};
+    for (const test::BackendUnderTest& target : fast_backends()) {
+      const auto fast = target.backend->compile(plan, target.backend->place(plan, weights.source()), options);
+      CompileOptions exact_options = options;
+      exact_options.numerics = Numerics::kExact;
+      const auto exact = reference->compile(plan, reference->place(plan, weights.source()), exact_options);
+      const auto attn = static_cast<size_t>(plan.find_step("attn"));
+      const double bound = own_bound(traced_step(plan, attn), conditions);
+      for (const Batch& batch : batches) {
+        const StepSet shown = test::steps_named(plan, {"rope", "attn"});
+        const test::Outputs want = test::run_and_show(*exact, batch, shown);
+        const test::Outputs got = test::run_and_show(*fast, batch, shown);
+        ASSERT_TRUE(is_near(got[attn], want[attn], c.heads.n_heads * c.heads.head_dim, 4 * bound))
+            << target.name << ", batch of " << batch.rows();
+      }
     }
   }
 }

@@ -146,6 +146,12 @@ class Executor {
     leave();
   }
 
+  const void* const* share(const void* mine) {
+    auto& pointers = shared_pointers_[static_cast<size_t>(running_->lane.warp)];
+    pointers[static_cast<size_t>(running_->lane.lane)] = mine;
+    exchange(0, 0);
+    return pointers.data();
+  }
   void poll() {
     running_->state = State::kPolling;
     leave();
@@ -291,6 +297,7 @@ class Executor {
   char* stacks_ = nullptr;
   std::array<Fiber, kMaxThreads> fibers_;
   std::array<std::array<std::array<uint32_t, 32>, 2>, kMaxThreads / 32> slots_{};
+  std::array<std::array<const void*, 32>, kMaxThreads / 32> shared_pointers_{};
   alignas(256) unsigned char shared_[kMaxSharedBytes + kSharedGuard];
   Context scheduler_;
   const void* scheduler_stack_ = nullptr;
@@ -306,6 +313,7 @@ void execute(const Launch& launch) { Executor::current().execute(launch); }
 void block_barrier() { Executor::current().block_barrier(); }
 uint32_t exchange(uint32_t value, int source) { return Executor::current().exchange(value, source); }
 unsigned char* dynamic_shared() { return Executor::current().shared(); }
+const void* const* share(const void* mine) { return Executor::current().share(mine); }
 void poll() { Executor::current().poll(); }
 void progress() { Executor::current().progress(); }
 void copy_async(void* shared, const void* global, size_t bytes) {

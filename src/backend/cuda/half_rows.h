@@ -31,6 +31,17 @@ __device__ inline float quick_silu(float x) {
 #endif
 }
 
+// 2^x to about 2^-22; 0 for -infinity.
+__device__ inline float quick_exp2(float x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return std::exp2(x);
+#endif
+}
+
 // The least e with |x| < 2^e, of a normal x; -126 of smaller ones, 129 of infinity and NaN.
 __device__ inline int exponent_above(float x) {
   const int e = static_cast<int>(__float_as_uint(x) >> 23 & 255u) - 126;

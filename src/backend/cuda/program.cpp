@@ -31,7 +31,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
       heads_per_tile_(choose_heads_per_tile(plan_)),
       slots_(plan_, options_),
-      batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_)),
+      batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_), kTensorQueries / heads_per_tile_),
       kv_(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv)),
       cos_(kActivationMemory, plan_.rope.cos.size()),
       sin_(kActivationMemory, plan_.rope.sin.size()),

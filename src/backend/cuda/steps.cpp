@@ -161,6 +161,10 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
     if (rope != nullptr) enqueue(stage, *rope);
     args.n_tiles = static_cast<int32_t>(batch_.tiles());
     args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
+    if (tensor_cores_ && batch_.rows() > kExactRows && attention_has_tensor_cores(args.kv.head_dim, args.kv.dtype)) {
+      args.n_tiles = static_cast<int32_t>(batch_.wide_tiles());
+      return attention_on_tensor_cores(kernels_, args);
+    }
     args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles());
     return attention(kernels_, args);
   }

@@ -43,4 +43,9 @@ struct TensorLinearArgs {
 };
 void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
 
+// Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.
+inline constexpr int kTensorQueries = 128;
+bool attention_has_tensor_cores(int32_t head_dim, DType kv);
+void attention_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
+
 }  // namespace llorch::cuda

@@ -116,7 +116,7 @@ inline float widen_half(DType type, uint16_t bits) {
 
 template <DType kType, int kN>
 void multiply(float (&d)[kN / 2], const CoreMatrices& x, const CoreMatrices& y, bool keeps) {
-  const auto load = [](const CoreMatrices& m, int row, float (&k)[16]) {
+  const auto load = [](const CoreMatrices& m, int row, float(&k)[16]) {
     for (int i = 0; i < 16; ++i) {
       const auto* core = static_cast<const unsigned char*>(m.first) + row / 8 * m.row_step + i / 8 * m.k_step;
       k[i] = widen_half(kType, reinterpret_cast<const uint16_t*>(core + row % 8 * 16)[i % 8]);

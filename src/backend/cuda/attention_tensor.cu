@@ -1,0 +1,289 @@
+// Attention of many rows on tensor cores, for keys and values in f16. A block has up to 128 query vectors that share a
+// KV head: heads of its group, and neighbouring rows of one sequence; a warp has 16 of them. Keys and values come in
+// chunks of 64 positions; softmax is kept running in float32, weights are rounded to f16.
+//
+// What a query does not see has weight 0. Positions behind the sequence's end are zero in shared memory, whatever the
+// pages hold; a NaN value at a later position of the same tile does reach the queries before it.
+#include "backend/cuda/async_copy.h"
+#include "backend/cuda/attention.h"
+#include "backend/cuda/half_rows.h"
+#include "backend/cuda/mma.h"
+#include "backend/cuda/tensor_kernels.h"
+
+namespace llorch::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kQueries = kThreads / kWarp * 16;
+static_assert(kQueries == kTensorQueries);
+constexpr int kUnitBytes = 16;
+constexpr float kLog2e = 1.44269504088896341f;
+
+template <int kDim>
+struct Chunk {
+  unsigned char keys[kDim / 8][kChunk][kUnitBytes];
+  unsigned char values[kChunk][kDim * 2 + kUnitBytes];  // rows differ in their banks
+};
+template <int kDim>
+struct Shared {
+  Chunk<kDim> chunks[2];
+  unsigned char queries[kQueries][kDim * 2 + kUnitBytes];
+  float scale[kQueries];  // powers of two that queries were divided by
+};
+
+// The query vectors of a block: query i is head i / rows_per_head of row i % rows_per_head.
+struct Tile {
+  uint32_t first_row, first_position;
+  int n_rows, rows_per_head, heads, first_head, kv_head;
+
+  __device__ bool has(int query) const { return query / rows_per_head < heads && query % rows_per_head < n_rows; }
+  __device__ int head(int query) const { return first_head + query / rows_per_head; }
+  __device__ uint32_t row(int query) const { return first_row + static_cast<uint32_t>(query % rows_per_head); }
+  __device__ uint32_t position(int query) const {
+    return first_position + static_cast<uint32_t>(query % rows_per_head);
+  }
+};
+
+// Tiles with many chunks come first.
+__device__ Tile make_tile(const AttentionArgs& a) {
+  const AttentionTile rows = a.batch.wide_tiles[gridDim.x - 1 - blockIdx.x];
+  const int group = a.kv.n_heads / a.kv.n_kv_heads;
+  const int tiles_of_group = (group + a.heads_per_tile - 1) / a.heads_per_tile;
+  const int kv_head = static_cast<int>(blockIdx.y) / tiles_of_group;
+  const int first = static_cast<int>(blockIdx.y) % tiles_of_group * a.heads_per_tile;
+  const int heads = group - first < a.heads_per_tile ? group - first : a.heads_per_tile;
+  return {rows.first_row,
+          a.batch.positions[rows.first_row],
+          static_cast<int>(rows.n_rows),
+          kQueries / a.heads_per_tile,
+          heads,
+          kv_head * group + first,
+          kv_head};
+}
+
+// A warp's own 16 queries, as f16.
+template <int kDim>
+__device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared<kDim>& s) {
+  constexpr int kEach = (kDim + kWarp - 1) / kWarp;
+#pragma unroll 4
+  for (int i = 0; i < 16; ++i) {
+    const int query = warp_id() * 16 + i;
+    const bool has = tile.has(query);
+    const float* from = has ? qkv_row(a, tile.row(query)) + tile.head(query) * kDim : nullptr;
+    float x[kEach];
+    unsigned largest = 0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const int d = j * kWarp + lane_id();
+      x[j] = has && d < kDim ? from[d] : 0.0f;
+      const unsigned magnitude = __float_as_uint(x[j]) & 0x7fffffffu;
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    const float scale = half_scale(exponent_above(__uint_as_float(integer_max(largest))));
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const int d = j * kWarp + lane_id();
+      if (d < kDim)
+        reinterpret_cast<uint16_t*>(s.queries[query])[d] =
+            round_to_half<DType::kF16>(__fmul_rn(x[j], inverse_of_power(scale)));
+    }
+    if (lane_id() == 0) s.scale[query] = scale;
+  }
+  __syncwarp();
+}
+
+// Asks for the keys and values of positions [first, first + 64), of which those from `end` on are zero.
+template <int kDim>
+__device__ void copy_chunk(const AttentionArgs& a, const Tile& tile, uint32_t first, uint32_t end, Chunk<kDim>& to) {
+  constexpr int kUnits = kDim / 8;
+  const uint32_t* table = a.batch.pages + a.batch.tables[tile.first_row];
+  const int page_size = 1 << a.kv.page_shift;
+  const uint4 zero = make_uint4(0, 0, 0, 0);
+  const auto head_of = [&](uint32_t position) {
+    return a.kv.memory + size_t{table[position >> a.kv.page_shift]} * a.kv.page_bytes +
+           size_t(tile.kv_head) * 2 * a.kv.half_bytes;
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < kUnits * kChunk; i += kThreads) {
+    const int unit = i / kChunk, p = i % kChunk;
+    const uint32_t position = first + static_cast<uint32_t>(p);
+    if (position < end)
+      copy_16(to.keys[unit][p], head_of(position) + (unit * page_size + (p & (page_size - 1))) * kUnitBytes);
+    else
+      *reinterpret_cast<uint4*>(to.keys[unit][p]) = zero;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < kUnits * kChunk; i += kThreads) {
+    const int p = i / kUnits, unit = i % kUnits;
+    const uint32_t position = first + static_cast<uint32_t>(p);
+    if (position < end)
+      copy_16(to.values[p] + unit * kUnitBytes,
+              head_of(position) + a.kv.half_bytes + ((p & (page_size - 1)) * kUnits + unit) * kUnitBytes);
+    else
+      *reinterpret_cast<uint4*>(to.values[p] + unit * kUnitBytes) = zero;
+  }
+  commit_copies();
+}
+
+// s [16, 64] = the warp's queries times the chunk's keys.
+template <int kDim>
+__device__ void score(const Shared<kDim>& shared, const Chunk<kDim>& chunk, float (&s)[kChunk / 8][4]) {
+  const int lane = lane_id();
+#pragma unroll
+  for (int n = 0; n < kChunk / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+    unsigned q[4];  // rows 0..7 and 8..15 of the first eight elements, then of the next eight
+    load_matrices<false>(q, shared.queries[warp_id() * 16 + lane % 16] + (2 * k + lane / 16) * kUnitBytes);
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; n += 2) {
+      unsigned b[4];  // eight keys: both units; the next eight: both
+      load_matrices<false>(b, chunk.keys[2 * k + lane / 8 % 2][n * 8 + lane / 16 * 8 + lane % 8]);
+      multiply_add(s[n], q, b[0], b[1]);
+      multiply_add(s[n + 1], q, b[2], b[3]);
+    }
+  }
+}
+
+// Of two queries, eight rows apart, that a thread has a part of.
+struct Softmax {
+  float m[2] = {-INFINITY, -INFINITY};  // in powers of two
+  float l[2] = {0.0f, 0.0f};            // of this thread's positions
+};
+
+__device__ inline float quad_max(float x) {
+  for (int by = 1; by <= 2; by *= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, x, by);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+// Scores become weights below 1, in place; gives what the sums so far are multiplied with.
+__device__ inline void weigh(float (&s)[kChunk / 8][4], Softmax& softmax, float (&factor)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = softmax.m[half];
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; ++n) {
+      largest = s[n][2 * half] > largest ? s[n][2 * half] : largest;
+      largest = s[n][2 * half + 1] > largest ? s[n][2 * half + 1] : largest;
+    }
+    largest = quad_max(largest);
+    const float base = largest == -INFINITY ? 0.0f : largest;  // it sees nothing yet
+    factor[half] = quick_exp2(softmax.m[half] - base);
+    softmax.m[half] = largest;
+    float sum = 0.0f;
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; ++n)
+#pragma unroll
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        s[n][i] = quick_exp2(s[n][i] - base);
+        sum += s[n][i];
+      }
+    softmax.l[half] = softmax.l[half] * factor[half] + sum;
+  }
+}
+
+// o [16, kDim] += weights times values.
+template <int kDim>
+__device__ void add_values(const float (&s)[kChunk / 8][4], const Chunk<kDim>& chunk, float (&o)[kDim / 8][4]) {
+  const int lane = lane_id();
+  const auto pair = [](float low, float high) {
+    return round_to_half<DType::kF16>(low) | unsigned{round_to_half<DType::kF16>(high)} << 16;
+  };
+#pragma unroll
+  for (int k = 0; k < kChunk / 16; ++k) {
+    const unsigned p[4] = {pair(s[2 * k][0], s[2 * k][1]), pair(s[2 * k][2], s[2 * k][3]),
+                           pair(s[2 * k + 1][0], s[2 * k + 1][1]), pair(s[2 * k + 1][2], s[2 * k + 1][3])};
+#pragma unroll
+    for (int n = 0; n < kDim / 8; n += 2) {
+      unsigned b[4];  // eight elements: both eights of positions; the next eight: both
+      load_matrices<true>(b, chunk.values[k * 16 + lane % 16] + (n + lane / 16) * kUnitBytes);
+      multiply_add(o[n], p, b[0], b[1]);
+      multiply_add(o[n + 1], p, b[2], b[3]);
+    }
+  }
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor_kernel(const AttentionArgs a) {
+  auto& shared = *reinterpret_cast<Shared<kDim>*>(shared_memory());
+  wait_for_inputs();
+  const Tile tile = make_tile(a);
+  const uint32_t end = tile.first_position + static_cast<uint32_t>(tile.n_rows);
+  const uint32_t first_chunk = seen(a, tile.first_position).begin / kChunk, end_chunk = (end + kChunk - 1) / kChunk;
+  copy_chunk<kDim>(a, tile, first_chunk * kChunk, end, shared.chunks[0]);
+  load_queries<kDim>(a, tile, shared);
+  int query[2];
+  float scale[2];
+  Range range[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    query[half] = warp_id() * 16 + half * 8 + lane_id() / 4;
+    scale[half] = shared.scale[query[half]] * (a.scale * kLog2e);
+    range[half] = tile.has(query[half]) ? seen(a, tile.position(query[half])) : Range{0, 0};
+  }
+  Softmax softmax;
+  float o[kDim / 8][4] = {};
+  for (uint32_t c = first_chunk; c < end_chunk; ++c) {
+    wait_for_copies<0>();
+    __syncthreads();
+    const Chunk<kDim>& chunk = shared.chunks[(c - first_chunk) % 2];
+    if (c + 1 < end_chunk) copy_chunk<kDim>(a, tile, (c + 1) * kChunk, end, shared.chunks[(c + 1 - first_chunk) % 2]);
+    float s[kChunk / 8][4];
+    score<kDim>(shared, chunk, s);
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t position = c * kChunk + static_cast<uint32_t>(n * 8 + lane_id() % 4 * 2 + i % 2);
+        s[n][i] = range[i / 2].has(position) ? s[n][i] * scale[i / 2] : -INFINITY;
+      }
+    float factor[2];
+    weigh(s, softmax, factor);
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) o[n][i] *= factor[i / 2];
+    add_values<kDim>(s, chunk, o);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float l = softmax.l[half];
+    l += __shfl_xor_sync(kAllLanes, l, 1);
+    l += __shfl_xor_sync(kAllLanes, l, 2);
+    if (!tile.has(query[half])) continue;
+    float* y = a.y + (size_t{tile.row(query[half])} * a.kv.n_heads + tile.head(query[half])) * kDim + lane_id() % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      y[n * 8] = __fdiv_rn(o[n][2 * half], l);
+      y[n * 8 + 1] = __fdiv_rn(o[n][2 * half + 1], l);
+    }
+  }
+}
+
+template <int kDim>
+void start(const KernelStream& stream, const AttentionArgs& a) {
+  const int tiles_of_group = divide_up(a.kv.n_heads / a.kv.n_kv_heads, a.heads_per_tile);
+  launch(stream,
+         {dim3(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles_of_group)), kThreads,
+          sizeof(Shared<kDim>)},
+         attention_tensor_kernel<kDim>, a);
+}
+
+}  // namespace
+
+bool attention_has_tensor_cores(int32_t head_dim, DType kv) {
+  return kv == DType::kF16 && (head_dim == 32 || head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128);
+}
+
+void attention_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args) {
+  if (args.kv.head_dim == 32) return start<32>(stream, args);
+  if (args.kv.head_dim == 64) return start<64>(stream, args);
+  if (args.kv.head_dim == 80) return start<80>(stream, args);
+  if (args.kv.head_dim == 96) return start<96>(stream, args);
+  start<128>(stream, args);
+}
+
+}  // namespace llorch::cuda

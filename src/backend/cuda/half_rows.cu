@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) half_rows_kernel(InputRows in, int n
   const RowSums sums = sum_row(in, row);
   const float scale = kType == DType::kBF16 ? 1.0f : half_scale(sums.bound);
   const float inverse_scale = inverse_of_power(scale);
-  uint4* const tile = out.units + size_t(first / kTileRows) * out.n_units * kTileRows + first % kTileRows;
+  uint4* const tile = out.units + size_t(first / out.tile_rows) * out.n_units * out.tile_rows + first % out.tile_rows;
   float squares = 0.0f;
   for (int u = 0; u < out.n_units; u += kWarp) {
     if (u + lane_id() < out.n_units)
@@ -102,7 +102,8 @@ __global__ void __launch_bounds__(kThreads) half_rows_kernel(InputRows in, int n
           make_unit<kType>(in, row, (u + lane_id()) * 8, sums, inverse_scale, squares);
     __syncthreads();
     const int t = static_cast<int>(threadIdx.x), unit = u + t / kRows;
-    if (unit < out.n_units) tile[size_t(unit) * kTileRows + t % kRows] = shared[t / kRows * kPaddedUnit + t % kRows];
+    if (unit < out.n_units)
+      tile[size_t(unit) * out.tile_rows + t % kRows] = shared[t / kRows * kPaddedUnit + t % kRows];
     __syncthreads();
   }
   if (gated.scale != nullptr) squares = tree_sum(squares);

@@ -41,7 +41,8 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
   if (plan_.n_layers > 0 && (head_dim % kHeadDimStep != 0 || head_dim > kMaxHeadDim))
     fail("head size {}: the cuda backend takes multiples of {} up to {}", head_dim, kHeadDimStep, kMaxHeadDim);
   allocate_scratch();
-  if (options_.numerics == Numerics::kFast) tensor_cores_.emplace(plan_, *weights_, options_, stream_);
+  if (options_.numerics == Numerics::kFast)
+    tensor_cores_.emplace(plan_, *weights_, options_, stream_, device_.n_multiprocessors);
   stream_.to_device(cos_.data(), plan_.rope.cos.data(), cos_.size());
   stream_.to_device(sin_.data(), plan_.rope.sin.data(), sin_.size());
   if (options_.poison) stream_.fill_bytes(kv_.data(), 0xff, kv_.bytes());  // NaN in all KV types

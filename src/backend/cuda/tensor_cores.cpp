@@ -24,10 +24,11 @@ float largest_row_norm(const CudaWeights::Matrix& matrix, const Stream& stream) 
 }  // namespace
 
 TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options,
-                         const Stream& stream)
+                         const Stream& stream, int n_multiprocessors)
     : plan_(plan),
       weights_(weights),
       zeros_(kActivationMemory, size_t{kStageUnits} * kGroup),
+      partial_(kActivationMemory, partial_floats(n_multiprocessors)),
       row_norms_(plan.weights.size()) {
   size_t widest = 0, widest_gated = 0;
   for (const Step& step : plan.steps) {
@@ -53,10 +54,13 @@ TensorCores::Buffer TensorCores::make_buffer(size_t rows, size_t cols) const {
           DeviceArray<float>(kActivationMemory, whole_tiles)};
 }
 
-HalfRows TensorCores::Buffer::of(int32_t cols) { return {units.data(), scale.data(), half_units(cols)}; }
+HalfRows TensorCores::Buffer::of(int32_t cols, int32_t rows) {
+  return {units.data(), scale.data(), half_units(cols), tile_rows_of(rows)};
+}
 
 size_t TensorCores::bytes() const {
-  return rows_.units.bytes() + rows_.scale.bytes() + gated_.units.bytes() + gated_.scale.bytes() + zeros_.bytes();
+  return rows_.units.bytes() + rows_.scale.bytes() + gated_.units.bytes() + gated_.scale.bytes() + zeros_.bytes() +
+         partial_.bytes();
 }
 
 bool TensorCores::takes(const Linear& op) const {
@@ -67,7 +71,7 @@ bool TensorCores::takes(const Linear& op) const {
                      [&](WeightId id) { return plan_.weight(id).dtype == dtype; });
 }
 
-TensorLinearArgs TensorCores::args_of(const Linear& op, int32_t n) const {
+TensorLinearArgs TensorCores::args_of(const Linear& op, int32_t n) {
   TensorLinearArgs args;
   int32_t column = 0;
   for (size_t i = 0; i < op.weights.size(); ++i) {
@@ -81,12 +85,13 @@ TensorLinearArgs TensorCores::args_of(const Linear& op, int32_t n) const {
   args.y_width = column;
   args.accumulate = op.accumulate;
   args.zeros = zeros_.data();
+  args.partial = partial_.data();
   return args;
 }
 
 void TensorCores::multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y) {
   TensorLinearArgs args = args_of(op, n);
-  args.x = rows_.of(in.cols);
+  args.x = rows_.of(in.cols, n);
   args.y = y;
   half_rows(stream, dtype_of(op), in, n, args.x, {});
   linear_on_tensor_cores(stream, dtype_of(op), args);
@@ -94,8 +99,8 @@ void TensorCores::multiply(const KernelStream& stream, const Linear& op, const I
 
 void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n) {
   TensorLinearArgs args = args_of(op, n);
-  args.x = rows_.of(in.cols);
-  args.gated = gated_.of(args.parts[0].w.rows);
+  args.x = rows_.of(in.cols, n);
+  args.gated = gated_.of(args.parts[0].w.rows, n);
   const auto norm = [&](size_t i) { return row_norms_[static_cast<size_t>(op.weights[i])]; };
   half_rows(stream, dtype_of(op), in, n, args.x, {args.gated.scale, norm(0) * norm(1)});
   linear_on_tensor_cores(stream, dtype_of(op), args);
@@ -103,7 +108,7 @@ void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear&
 
 void TensorCores::multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y) {
   TensorLinearArgs args = args_of(op, n);
-  args.x = gated_.of(args.parts[0].w.cols);
+  args.x = gated_.of(args.parts[0].w.cols, n);
   args.y = y;
   linear_on_tensor_cores(stream, dtype_of(op), args);
 }

@@ -14,7 +14,8 @@ inline constexpr uint32_t kExactRows = 8;
 class TensorCores {
  public:
   // Room for the products of this plan and so many rows. Waits for the device.
-  TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options, const Stream& stream);
+  TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options, const Stream& stream,
+              int n_multiprocessors);
 
   // Whether a product's matrices are of a type and width that these kernels take.
   bool takes(const Linear& op) const;
@@ -32,16 +33,17 @@ class TensorCores {
   struct Buffer {
     DeviceArray<uint4> units;
     DeviceArray<float> scale;
-    HalfRows of(int32_t cols);
+    HalfRows of(int32_t cols, int32_t rows);
   };
   Buffer make_buffer(size_t rows, size_t cols) const;
-  TensorLinearArgs args_of(const Linear& op, int32_t n) const;
+  TensorLinearArgs args_of(const Linear& op, int32_t n);
   DType dtype_of(const Linear& op) const { return weights_.matrix(op.weights[0]).dtype; }
 
   const Plan& plan_;
   const CudaWeights& weights_;
   Buffer rows_, gated_;
   DeviceArray<uint4> zeros_;
+  DeviceArray<float> partial_;
   std::vector<float> row_norms_;  // [weights]: the largest of a gate's or up's matrix; 0 of others
 };
 

@@ -6,15 +6,19 @@
 namespace llorch::cuda {
 
 inline constexpr int kTileGroups = 8;  // groups of 32 outputs that a block makes at once
-inline constexpr int kTileRows = 128;  // rows of activations, the same
+inline constexpr int kTileRows = 128;  // rows of activations, the same, at most
 inline constexpr int kStageUnits = 8;  // units of K that go through shared memory at a time
 
-// Activations as f16 or bf16, for the matrix units: [tiles of 128 rows][units][128 rows][8 elements], as many units as
-// fill stages; and the power of two that each row was divided by.
+// Rows of a tile of a batch of so many: 32, 64 or 128.
+int32_t tile_rows_of(int32_t n_rows);
+
+// Activations as f16 or bf16, for the matrix units: [tiles][units][tile's rows][8 elements], as many units as fill
+// stages; and the power of two that each row was divided by.
 struct HalfRows {
   uint4* units = nullptr;
   float* scale = nullptr;  // [rows]
   int32_t n_units = 0;     // of a row
+  int32_t tile_rows = 0;
 };
 inline int32_t half_units(int32_t cols) { return divide_up(cols, 8 * kStageUnits) * kStageUnits; }
 
@@ -39,8 +43,11 @@ struct TensorLinearArgs {
   int32_t y_width = 0;
   bool accumulate = false;
   const uint4* zeros = nullptr;  // a group's stage of them
+  float* partial = nullptr;      // sums of shares of K, partial_floats()
+  int32_t n_splits = 1;          // shares; chosen by linear_on_tensor_cores()
   HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
 };
+size_t partial_floats(int n_multiprocessors);
 void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
 
 // Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.

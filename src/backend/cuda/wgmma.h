@@ -72,7 +72,8 @@ __device__ void give_registers() {
                : __VA_ARGS__                                                                                     \
                : "l"(descriptor_of(x)), "l"(descriptor_of(y)), "r"(keeps ? 1 : 0))
 #define LLORCH_WGMMA_N(type)                                                                                          \
-  if constexpr (kN == 16) LLORCH_WGMMA(16, type, "%0,%1,%2,%3,%4,%5,%6,%7", 8, 9, 10, LLORCH_D8(0));                  \
+  if constexpr (kN == 32)                                                                                             \
+    LLORCH_WGMMA(32, type, LLORCH_FIRST10 ",%10,%11,%12,%13,%14,%15", 16, 17, 18, LLORCH_D8(0), LLORCH_D8(8));        \
   if constexpr (kN == 64)                                                                                             \
     LLORCH_WGMMA(64, type, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) ",%30,%31", 32, 33, 34, LLORCH_D32(0)); \
   if constexpr (kN == 128)                                                                                            \

@@ -46,11 +46,11 @@ struct Tile {
 
 // Tiles with many chunks come first.
 __device__ Tile make_tile(const AttentionArgs& a) {
-  const AttentionTile rows = a.batch.wide_tiles[gridDim.x - 1 - blockIdx.x];
+  const AttentionTile rows = a.batch.wide_tiles[gridDim.y - 1 - blockIdx.y];
   const int group = a.kv.n_heads / a.kv.n_kv_heads;
   const int tiles_of_group = (group + a.heads_per_tile - 1) / a.heads_per_tile;
-  const int kv_head = static_cast<int>(blockIdx.y) / tiles_of_group;
-  const int first = static_cast<int>(blockIdx.y) % tiles_of_group * a.heads_per_tile;
+  const int kv_head = static_cast<int>(blockIdx.x) / tiles_of_group;
+  const int first = static_cast<int>(blockIdx.x) % tiles_of_group * a.heads_per_tile;
   const int heads = group - first < a.heads_per_tile ? group - first : a.heads_per_tile;
   return {rows.first_row,
           a.batch.positions[rows.first_row],
@@ -97,28 +97,33 @@ template <int kDim>
 __device__ void copy_chunk(const AttentionArgs& a, const Tile& tile, uint32_t first, uint32_t end, Chunk<kDim>& to) {
   constexpr int kUnits = kDim / 8;
   const uint32_t* table = a.batch.pages + a.batch.tables[tile.first_row];
-  const int page_size = 1 << a.kv.page_shift;
-  const uint4 zero = make_uint4(0, 0, 0, 0);
-  const auto head_of = [&](uint32_t position) {
+  const int page_size = 1 << a.kv.page_shift, t = static_cast<int>(threadIdx.x);
+  const auto page_of = [&](uint32_t position) {
     return a.kv.memory + size_t{table[position >> a.kv.page_shift]} * a.kv.page_bytes +
            size_t(tile.kv_head) * 2 * a.kv.half_bytes;
   };
-  for (int i = static_cast<int>(threadIdx.x); i < kUnits * kChunk; i += kThreads) {
-    const int unit = i / kChunk, p = i % kChunk;
-    const uint32_t position = first + static_cast<uint32_t>(p);
-    if (position < end)
-      copy_16(to.keys[unit][p], head_of(position) + (unit * page_size + (p & (page_size - 1))) * kUnitBytes);
+  // A thread has units of one position's key, and of the values of some.
+  static_assert(kThreads % kChunk == 0);
+  const int key = t % kChunk;
+  const bool has_key = first + static_cast<uint32_t>(key) < end;
+  const std::byte* keys =
+      has_key ? page_of(first + static_cast<uint32_t>(key)) + (key & (page_size - 1)) * kUnitBytes : nullptr;
+#pragma unroll
+  for (int unit = t / kChunk; unit < kUnits; unit += kThreads / kChunk) {
+    if (has_key)
+      copy_16(to.keys[unit][key], keys + unit * page_size * kUnitBytes);
     else
-      *reinterpret_cast<uint4*>(to.keys[unit][p]) = zero;
+      *reinterpret_cast<uint4*>(to.keys[unit][key]) = make_uint4(0, 0, 0, 0);
   }
-  for (int i = static_cast<int>(threadIdx.x); i < kUnits * kChunk; i += kThreads) {
+#pragma unroll
+  for (int i = t; i < kUnits * kChunk; i += kThreads) {
     const int p = i / kUnits, unit = i % kUnits;
     const uint32_t position = first + static_cast<uint32_t>(p);
     if (position < end)
       copy_16(to.values[p] + unit * kUnitBytes,
-              head_of(position) + a.kv.half_bytes + ((p & (page_size - 1)) * kUnits + unit) * kUnitBytes);
+              page_of(position) + a.kv.half_bytes + ((p & (page_size - 1)) * kUnits + unit) * kUnitBytes);
     else
-      *reinterpret_cast<uint4*>(to.values[p] + unit * kUnitBytes) = zero;
+      *reinterpret_cast<uint4*>(to.values[p] + unit * kUnitBytes) = make_uint4(0, 0, 0, 0);
   }
   commit_copies();
 }
@@ -147,41 +152,42 @@ __device__ void score(const Shared<kDim>& shared, const Chunk<kDim>& chunk, floa
 
 // Of two queries, eight rows apart, that a thread has a part of.
 struct Softmax {
-  float m[2] = {-INFINITY, -INFINITY};  // in powers of two
+  float m[2] = {-INFINITY, -INFINITY};  // of scores
   float l[2] = {0.0f, 0.0f};            // of this thread's positions
 };
 
 __device__ inline float quad_max(float x) {
   for (int by = 1; by <= 2; by *= 2) {
     const float other = __shfl_xor_sync(kAllLanes, x, by);
-    x = other > x ? other : x;
+    x = fmaxf(x, other);
   }
   return x;
 }
 
-// Scores become weights below 1, in place; gives what the sums so far are multiplied with.
-__device__ inline void weigh(float (&s)[kChunk / 8][4], Softmax& softmax, float (&factor)[2]) {
+// Scores become weights below 1, in place; gives what the sums so far are multiplied with. scale: of scores, to powers
+// of two; above 0.
+__device__ inline void weigh(float (&s)[kChunk / 8][4], const float (&scale)[2], Softmax& softmax, float (&factor)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float largest = softmax.m[half];
 #pragma unroll
     for (int n = 0; n < kChunk / 8; ++n) {
-      largest = s[n][2 * half] > largest ? s[n][2 * half] : largest;
-      largest = s[n][2 * half + 1] > largest ? s[n][2 * half + 1] : largest;
+      largest = fmaxf(largest, s[n][2 * half]);
+      largest = fmaxf(largest, s[n][2 * half + 1]);
     }
     largest = quad_max(largest);
-    const float base = largest == -INFINITY ? 0.0f : largest;  // it sees nothing yet
-    factor[half] = quick_exp2(softmax.m[half] - base);
+    const float base = largest == -INFINITY ? 0.0f : -largest * scale[half];  // it sees nothing yet
+    factor[half] = quick_exp2(__fmaf_rn(softmax.m[half], scale[half], base));
     softmax.m[half] = largest;
     float sum = 0.0f;
 #pragma unroll
     for (int n = 0; n < kChunk / 8; ++n)
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        s[n][i] = quick_exp2(s[n][i] - base);
+        s[n][i] = quick_exp2(__fmaf_rn(s[n][i], scale[half], base));
         sum += s[n][i];
       }
-    softmax.l[half] = softmax.l[half] * factor[half] + sum;
+    softmax.l[half] = __fmaf_rn(softmax.l[half], factor[half], sum);
   }
 }
 
@@ -189,9 +195,7 @@ __device__ inline void weigh(float (&s)[kChunk / 8][4], Softmax& softmax, float 
 template <int kDim>
 __device__ void add_values(const float (&s)[kChunk / 8][4], const Chunk<kDim>& chunk, float (&o)[kDim / 8][4]) {
   const int lane = lane_id();
-  const auto pair = [](float low, float high) {
-    return round_to_half<DType::kF16>(low) | unsigned{round_to_half<DType::kF16>(high)} << 16;
-  };
+  const auto pair = [](float low, float high) { return round_to_halves<DType::kF16>(low, high); };
 #pragma unroll
   for (int k = 0; k < kChunk / 16; ++k) {
     const unsigned p[4] = {pair(s[2 * k][0], s[2 * k][1]), pair(s[2 * k][2], s[2 * k][3]),
@@ -224,6 +228,8 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
     scale[half] = shared.scale[query[half]] * (a.scale * kLog2e);
     range[half] = tile.has(query[half]) ? seen(a, tile.position(query[half])) : Range{0, 0};
   }
+  // What all queries of the block see.
+  const Range all = {seen(a, end - 1).begin, tile.first_position + 1};
   Softmax softmax;
   float o[kDim / 8][4] = {};
   for (uint32_t c = first_chunk; c < end_chunk; ++c) {
@@ -233,19 +239,23 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
     if (c + 1 < end_chunk) copy_chunk<kDim>(a, tile, (c + 1) * kChunk, end, shared.chunks[(c + 1 - first_chunk) % 2]);
     float s[kChunk / 8][4];
     score<kDim>(shared, chunk, s);
+    if ((c + 1) * kChunk > all.end || c * kChunk < all.begin) {
 #pragma unroll
-    for (int n = 0; n < kChunk / 8; ++n)
+      for (int n = 0; n < kChunk / 8; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t position = c * kChunk + static_cast<uint32_t>(n * 8 + lane_id() % 4 * 2 + i % 2);
-        s[n][i] = range[i / 2].has(position) ? s[n][i] * scale[i / 2] : -INFINITY;
-      }
+        for (int i = 0; i < 4; ++i) {
+          const uint32_t position = c * kChunk + static_cast<uint32_t>(n * 8 + lane_id() % 4 * 2 + i % 2);
+          if (!range[i / 2].has(position)) s[n][i] = -INFINITY;
+        }
+    }
     float factor[2];
-    weigh(s, softmax, factor);
+    weigh(s, scale, softmax, factor);
+    if (factor[0] != 1.0f || factor[1] != 1.0f) {
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n)
+      for (int n = 0; n < kDim / 8; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) o[n][i] *= factor[i / 2];
+        for (int i = 0; i < 4; ++i) o[n][i] *= factor[i / 2];
+    }
     add_values<kDim>(s, chunk, o);
   }
 #pragma unroll
@@ -267,7 +277,7 @@ template <int kDim>
 void start(const KernelStream& stream, const AttentionArgs& a) {
   const int tiles_of_group = divide_up(a.kv.n_heads / a.kv.n_kv_heads, a.heads_per_tile);
   launch(stream,
-         {dim3(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles_of_group)), kThreads,
+         {dim3(static_cast<unsigned>(a.kv.n_kv_heads * tiles_of_group), static_cast<unsigned>(a.n_tiles)), kThreads,
           sizeof(Shared<kDim>)},
          attention_tensor_kernel<kDim>, a);
 }

@@ -22,6 +22,21 @@ __device__ uint16_t round_to_half(float x) {
   }
 }
 
+// Two, the first in the low half of a word.
+template <DType kType>
+__device__ unsigned round_to_halves(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  unsigned word;
+  if constexpr (kType == DType::kBF16)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return round_to_half<kType>(low) | unsigned{round_to_half<kType>(high)} << 16;
+#endif
+}
+
 // x / (1 + e^-x) to about 2^-21.
 __device__ inline float quick_silu(float x) {
 #if defined(__CUDA_ARCH__)

@@ -89,84 +89,87 @@ __device__ inline Mine find_mine() {
 // Row i of those that a thread has.
 __device__ inline int row_in_tile(const Mine& mine, int i) { return i / 2 * 8 + mine.row + i % 2; }
 
-// Where sums go: y, or the sums of a split, of which the first has the bias.
-struct Output {
-  float* y;
-  bool accumulates, has_bias;
-};
-__device__ inline Output output_of(const TensorLinearArgs& a, int split) {
-  if (a.n_splits == 1) return {a.y, a.accumulate, true};
-  return {a.partial + size_t(split) * a.n_rows * a.y_width, false, split == 0};
-}
-
-// A thread's four neighbouring outputs of a row: bias, then residual, then out. Some of the four may not exist.
-struct Four {
-  const TensorLinearArgs& a;
-  const Output& out;
-  const LinearPart& part;
-  int row, column;  // of the part
-
-  __device__ float* y() const { return out.y + size_t(row) * a.y_width + part.column + column; }
-  __device__ bool is_whole() const { return column + 4 <= part.w.rows && (a.y_width | part.column) % 4 == 0; }
-  __device__ float4 before() const {
-    if (!out.accumulates || row >= a.n_rows) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (is_whole()) return *reinterpret_cast<const float4*>(y());
-    float v[4] = {};
-    for (int i = 0; i < 4; ++i)
-      if (column + i < part.w.rows) v[i] = y()[i];
-    return make_float4(v[0], v[1], v[2], v[3]);
-  }
-  __device__ float total(float sum, float scale, float before, int i) const {
-    float total = __fmul_rn(sum, scale);
-    if (out.has_bias && part.bias != nullptr && column + i < part.w.rows)
-      total = __fadd_rn(total, part.bias[column + i]);
-    return out.accumulates ? __fadd_rn(before, total) : total;
-  }
-  __device__ void store(const float4& sum, const float4& before) const {
-    if (row >= a.n_rows) return;
-    const float scale = a.x.scale[row];
-    const float4 all = make_float4(total(sum.x, scale, before.x, 0), total(sum.y, scale, before.y, 1),
-                                   total(sum.z, scale, before.z, 2), total(sum.w, scale, before.w, 3));
-    if (is_whole()) {
-      *reinterpret_cast<float4*>(y()) = all;
-      return;
-    }
-    const float v[4] = {all.x, all.y, all.z, all.w};
-    for (int i = 0; i < 4; ++i)
-      if (column + i < part.w.rows) y()[i] = v[i];
-  }
+// Where a lane puts its share of a warp's outputs: four neighbouring ones of every fourth row.
+struct LaneOutputs {
+  float* y;  // of its first row
+  float4 bias;
+  int n;  // of the four, how many exist
+  bool is_whole, accumulates;
 };
 
-// A warp's outputs, 16 rows at a time, through its own corner of shared memory, so that they are read and written in
-// pieces of 64 bytes.
+// y, or the sums of a share of K, of which the first has the bias.
 template <int kRows>
-__device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Sums<kRows>& sums, float* corner) {
-  const Output out = output_of(a, item.split);
-  const int first_row = item.row_tile * kRows;
-  const Mine mine = find_mine();
-  const int half = lane_id() % 8 / 4;
+__device__ LaneOutputs find_outputs(const TensorLinearArgs& a, const Item& item, const Mine& mine) {
+  const int lane = lane_id(), half = lane % 8 / 4;
   const GroupPlace place = find_group(a, item.group_tile, mine.slot + half);
   const LinearPart& part = a.parts[place.part < 0 ? 0 : place.part];
-  const int column =
-      place.part < 0 ? part.w.rows : place.group * kGroup + mine.warpgroup * kCores * 8 + lane_id() % 4 * 4;
+  const int column = place.group * kGroup + mine.warpgroup * kCores * 8 + lane % 4 * 4;
+  const int left = place.part < 0 ? 0 : part.w.rows - column;
+  float* y = a.n_splits == 1 ? a.y : a.partial + size_t(item.split) * a.n_rows * a.y_width;
+  const float* bias = item.split == 0 ? part.bias : nullptr;
+  const auto bias_of = [&](int i) { return bias != nullptr && i < left ? bias[column + i] : 0.0f; };
+  return {y + size_t(item.row_tile * kRows + lane / 8) * a.y_width + part.column + column,
+          make_float4(bias_of(0), bias_of(1), bias_of(2), bias_of(3)),
+          left < 0   ? 0
+          : left < 4 ? left
+                     : 4,
+          left >= 4 && (a.y_width | part.column) % 4 == 0, a.accumulate && a.n_splits == 1};
+}
+
+// The way of the last columns, and of those that are not aligned: not inlined, because this code is unrolled.
+__device__ __noinline__ inline void store_few(float* y, float4 sum, int n, bool accumulates) {
+  const float all[4] = {sum.x, sum.y, sum.z, sum.w};
+  for (int i = 0; i < n; ++i) y[i] = accumulates ? __fadd_rn(y[i], all[i]) : all[i];
+}
+
+// Bias, then residual, then out. A warp's outputs go 16 rows at a time through its own corner of shared memory, so that
+// they are read and written in pieces of 64 bytes. Sums are in registers, so all is unrolled: kept short, because
+// instructions that run once a tile come from memory (with each row's checks unrolled it took 25 us longer).
+template <int kRows>
+__device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Sums<kRows>& sums, float* corner) {
+  const Mine mine = find_mine();
+  const LaneOutputs to = find_outputs<kRows>(a, item, mine);
+  const int first_row = item.row_tile * kRows + lane_id() / 8;
+  float* const write = corner + mine.row * kCornerWidth + mine.r;
+  const float* const read = corner + lane_id() / 8 * kCornerWidth + lane_id() % 8 * 4;
 #pragma unroll
   for (int chunk = 0; chunk < kRows / kCornerRows; ++chunk) {
     float4 before[kCornerRows / 4];
+    float scale[kCornerRows / 4];
 #pragma unroll
-    for (int i = 0; i < kCornerRows / 4; ++i)
-      before[i] = Four{a, out, part, first_row + chunk * kCornerRows + i * 4 + lane_id() / 8, column}.before();
+    for (int i = 0; i < kCornerRows / 4; ++i) {
+      const int row = chunk * kCornerRows + i * 4;
+      scale[i] = __ldg(a.x.scale + first_row + row);
+      if (to.accumulates && to.is_whole && first_row + row < a.n_rows)
+        before[i] = *reinterpret_cast<const float4*>(to.y + size_t(row) * a.y_width);
+    }
 #pragma unroll
     for (int core = 0; core < kCores; ++core)
 #pragma unroll
       for (int i = 0; i < kCornerRows / 2; ++i)  // two outputs, r and r + 8 of the product, of each row
-        corner[(i / 4 * 8 + mine.row + i % 2) * kCornerWidth + i % 4 / 2 * 16 + core * 8 + mine.r] =
-            sums[core][chunk * kCornerRows / 2 + i];
+        write[(i / 4 * 8 + i % 2) * kCornerWidth + i % 4 / 2 * 16 + core * 8] = sums[core][chunk * kCornerRows / 2 + i];
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kCornerRows / 4; ++i) {
-      const int row = i * 4 + lane_id() / 8;
-      const float4 sum = *reinterpret_cast<const float4*>(corner + row * kCornerWidth + lane_id() % 8 * 4);
-      Four{a, out, part, first_row + chunk * kCornerRows + row, column}.store(sum, before[i]);
+      const int row = chunk * kCornerRows + i * 4;
+      float4 sum = *reinterpret_cast<const float4*>(read + i * 4 * kCornerWidth);
+      if (first_row + row >= a.n_rows) continue;
+      sum.x = __fmaf_rn(sum.x, scale[i], to.bias.x);
+      sum.y = __fmaf_rn(sum.y, scale[i], to.bias.y);
+      sum.z = __fmaf_rn(sum.z, scale[i], to.bias.z);
+      sum.w = __fmaf_rn(sum.w, scale[i], to.bias.w);
+      float* y = to.y + size_t(row) * a.y_width;
+      if (!to.is_whole) {
+        store_few(y, sum, to.n, to.accumulates);
+        continue;
+      }
+      if (to.accumulates) {
+        sum.x = __fadd_rn(before[i].x, sum.x);
+        sum.y = __fadd_rn(before[i].y, sum.y);
+        sum.z = __fadd_rn(before[i].z, sum.z);
+        sum.w = __fadd_rn(before[i].w, sum.w);
+      }
+      *reinterpret_cast<float4*>(y) = sum;
     }
     __syncwarp();
   }
@@ -179,30 +182,40 @@ __device__ void store_gated(const TensorLinearArgs& a, const Item& item, const S
   const Mine mine = find_mine();
   const int group = item.group_tile * (kTileGroups / 2) + mine.slot / 2;
   if (group * 4 >= a.gated.n_units) return;
+  float bias[kCores][2];
+  bool has[kCores];
 #pragma unroll
   for (int core = 0; core < kCores; ++core) {
-    const int in_group = (mine.warpgroup * kCores + core) * 8, column = group * kGroup + in_group + mine.r;
-    const bool has = column < a.parts[0].w.rows;
-    const float gate_bias = has && a.parts[0].bias != nullptr ? a.parts[0].bias[column] : 0.0f;
-    const float up_bias = has && a.parts[1].bias != nullptr ? a.parts[1].bias[column] : 0.0f;
-    uint4* units = a.gated.units + size_t(first_row) * a.gated.n_units + size_t(group * 4 + in_group / 8) * kRows;
+    const int column = group * kGroup + (mine.warpgroup * kCores + core) * 8 + mine.r;
+    has[core] = column < a.parts[0].w.rows;
 #pragma unroll
-    for (int i = 0; i < kRows / 8; ++i) {
-      unsigned half[2];
+    for (int i = 0; i < 2; ++i)
+      bias[core][i] = has[core] && a.parts[i].bias != nullptr ? a.parts[i].bias[column] : 0.0f;
+  }
+  // Lanes r and r ^ 1 swap, so that each has two neighbouring elements of one row.
+  const bool odd = mine.r % 2 != 0;
+  const size_t unit = size_t(group) * 4 + mine.warpgroup * kCores;
+  unsigned* to = reinterpret_cast<unsigned*>(a.gated.units + size_t(first_row) * a.gated.n_units + unit * kRows +
+                                             mine.row + (odd ? 1 : 0)) +
+                 mine.r / 2;
+#pragma unroll
+  for (int i = 0; i < kRows / 8; ++i) {
+    const float2 scale = __ldg(reinterpret_cast<const float2*>(a.x.scale + first_row + mine.row) + i * 4);
+    const float2 gated = __ldg(reinterpret_cast<const float2*>(a.gated.scale + first_row + mine.row) + i * 4);
+    const float inverse[2] = {inverse_of_power(gated.x), inverse_of_power(gated.y)};
+#pragma unroll
+    for (int core = 0; core < kCores; ++core) {
+      float act[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        const int row = first_row + row_in_tile(mine, 2 * i + j);
-        const float scale = __ldg(a.x.scale + row), gated_scale = __ldg(a.gated.scale + row);
-        const float gate = __fadd_rn(__fmul_rn(sums[core][i * 4 + j], scale), gate_bias);
-        const float up = __fadd_rn(__fmul_rn(sums[core][i * 4 + 2 + j], scale), up_bias);
-        const float act = __fmul_rn(__fmul_rn(quick_silu(gate), up), inverse_of_power(gated_scale));
-        half[j] = has ? round_to_half<kType>(act) : 0u;
+        const float s = j == 0 ? scale.x : scale.y;
+        const float gate = __fmaf_rn(sums[core][i * 4 + j], s, bias[core][0]);
+        const float up = __fmaf_rn(sums[core][i * 4 + 2 + j], s, bias[core][1]);
+        act[j] = has[core] ? __fmul_rn(__fmul_rn(quick_silu(gate), up), inverse[j]) : 0.0f;
       }
-      // Lanes r and r ^ 1 swap, so that each has two neighbouring elements of one row.
-      const bool odd = mine.r % 2 != 0;
-      const unsigned other = __shfl_xor_sync(kAllLanes, odd ? half[0] : half[1], 4);
-      const unsigned word = odd ? other | half[1] << 16 : half[0] | other << 16;
-      reinterpret_cast<unsigned*>(units + row_in_tile(mine, 2 * i) + (odd ? 1 : 0))[mine.r / 2] = word;
+      const float other = __shfl_xor_sync(kAllLanes, odd ? act[0] : act[1], 4);
+      to[(core * kRows + i * 8) * 4] =
+          odd ? round_to_halves<kType>(other, act[1]) : round_to_halves<kType>(act[0], other);
     }
   }
 }

@@ -109,15 +109,18 @@ __device__ void copy_chunk(const AttentionArgs& a, const Tile& tile, uint32_t fi
   const std::byte* keys =
       has_key ? page_of(first + static_cast<uint32_t>(key)) + (key & (page_size - 1)) * kUnitBytes : nullptr;
 #pragma unroll
-  for (int unit = t / kChunk; unit < kUnits; unit += kThreads / kChunk) {
+  for (int i = 0; i < (kUnits * kChunk + kThreads - 1) / kThreads; ++i) {
+    const int unit = t / kChunk + i * (kThreads / kChunk);
+    if (kUnits * kChunk % kThreads != 0 && unit >= kUnits) continue;
     if (has_key)
       copy_16(to.keys[unit][key], keys + unit * page_size * kUnitBytes);
     else
       *reinterpret_cast<uint4*>(to.keys[unit][key]) = make_uint4(0, 0, 0, 0);
   }
 #pragma unroll
-  for (int i = t; i < kUnits * kChunk; i += kThreads) {
-    const int p = i / kUnits, unit = i % kUnits;
+  for (int i = 0; i < (kUnits * kChunk + kThreads - 1) / kThreads; ++i) {
+    const int at = t + i * kThreads, p = at / kUnits, unit = at % kUnits;
+    if (kUnits * kChunk % kThreads != 0 && p >= kChunk) continue;
     const uint32_t position = first + static_cast<uint32_t>(p);
     if (position < end)
       copy_16(to.values[p] + unit * kUnitBytes,

@@ -55,9 +55,10 @@ __device__ unsigned larger(unsigned largest, float x) {
 struct Eight {
   float x[8], other[8];
 
-  __device__ Eight(const InputRows& in, int row, int k) {
+  __device__ Eight(const InputRows& in, int row, int k, const Shares& shares = {}, int n_rows = 0) {
     const float* from = in.x + size_t(row) * in.stride + k;
     load(from, x);
+    if (shares.n > 1) add(shares, n_rows, in.stride, size_t(row) * in.stride + k, const_cast<float*>(from));
     if (in.prepare == Prepare::kRmsNorm) load(in.norm_weight + k, other);
     if (in.prepare == Prepare::kGatedAct) load(from + in.cols, other);
   }
@@ -79,6 +80,22 @@ struct Eight {
   }
 
  private:
+  // The shares in ascending order, then x; all of it back into x's memory.
+  __device__ void add(const Shares& shares, int n_rows, int stride, size_t at, float* to) {
+    const size_t step = size_t(n_rows) * stride;
+    float sum[8], share[8];
+    load(shares.sums + at, sum);
+#pragma unroll 4
+    for (int s = 1; s < shares.n; ++s) {
+      load(shares.sums + s * step + at, share);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum[i] = __fadd_rn(sum[i], share[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = __fadd_rn(x[i], sum[i]);
+    reinterpret_cast<float4*>(to)[0] = make_float4(x[0], x[1], x[2], x[3]);
+    reinterpret_cast<float4*>(to)[1] = make_float4(x[4], x[5], x[6], x[7]);
+  }
   __device__ static void load(const float* from, float (&to)[8]) {
     const float4 low = reinterpret_cast<const float4*>(from)[0], high = reinterpret_cast<const float4*>(from)[1];
     to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
@@ -87,14 +104,18 @@ struct Eight {
 };
 
 template <DType kType>
-__global__ void __launch_bounds__(kThreads) half_rows_kernel(InputRows in, HalfRows out, GatedScale gated) {
+__global__ void __launch_bounds__(kThreads)
+    half_rows_kernel(InputRows in, HalfRows out, GatedScale gated, Shares shares) {
   wait_for_inputs();
   auto& shared = *reinterpret_cast<Shared*>(shared_memory());
   const int row = static_cast<int>(blockIdx.x), first = static_cast<int>(threadIdx.x) * 8;
-  Eight kept(in, row, first < in.cols ? first : 0);
+  const int n_rows = static_cast<int>(gridDim.x);
+  const bool has_any = first < in.cols;
+  Eight kept(in, row, has_any ? first : 0, has_any ? shares : Shares{}, n_rows);
   Totals totals;
-  if (first < in.cols) kept.add_to(in, totals);
-  for (int k = first + kThreads * 8; k < in.cols; k += kThreads * 8) Eight(in, row, k).add_to(in, totals);
+  if (has_any) kept.add_to(in, totals);
+  for (int k = first + kThreads * 8; k < in.cols; k += kThreads * 8)
+    Eight(in, row, k, shares, n_rows).add_to(in, totals);
   totals = totals.of_block(shared);
   int bound = exponent_above(__uint_as_float(totals.first));  // elements are below 2^bound
   if (in.prepare != Prepare::kNone) bound += exponent_above(__uint_as_float(totals.second));
@@ -146,9 +167,9 @@ __global__ void row_squares_kernel(MatrixView w, float* out) {
 }  // namespace
 
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
-               const GatedScale& gated) {
+               const GatedScale& gated, const Shares& shares) {
   const auto kernel = dtype == DType::kBF16 ? half_rows_kernel<DType::kBF16> : half_rows_kernel<DType::kF16>;
-  launch(stream, {dim3(static_cast<unsigned>(n)), kThreads, sizeof(Shared)}, kernel, in, out, gated);
+  launch(stream, {dim3(static_cast<unsigned>(n)), kThreads, sizeof(Shared)}, kernel, in, out, gated, shares);
 }
 
 void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out) {

@@ -1,9 +1,9 @@
 // Linear of many rows on tensor cores: weights as they lie (codes.h), times activations of 16 bits, sums in float32.
 //
-// A block makes 256 outputs (8 groups) of 32, 64 or 128 rows. One warp copies stages of 64 of K into a ring in shared
-// memory; two warpgroups multiply. A group's stage is one contiguous piece of 4 KB, [8 units][32 rows][16 bytes]: four
-// core matrices a unit. A product of 64 outputs takes the same core matrix c of all eight groups, because these lie in
-// even steps; so its row i * 8 + r is output c * 8 + r of group i. Each warpgroup has two of the four c.
+// A block makes 256 outputs (8 groups) of 32, 64, 96 or 128 rows. One warp copies stages of 64 of K into a ring in
+// shared memory; two warpgroups multiply. A group's stage is one contiguous piece of 4 KB, [8 units][32 rows][16
+// bytes]: four core matrices a unit. A product of 64 outputs takes the same core matrix c of all eight groups, because
+// these lie in even steps; so its row i * 8 + r is output c * 8 + r of group i. Each warpgroup has two of the four c.
 //
 // Every output's sum runs through K in ascending steps of 16 in one accumulator; where there are too few tiles to fill
 // the device, through each share of K, and these are added in ascending order. How many shares there are depends on the
@@ -175,35 +175,45 @@ int choose_splits(const TensorLinearArgs& a, int tiles, int n_multiprocessors) {
 }
 
 template <DType kType, int kRows>
-void start(const KernelStream& stream, TensorLinearArgs args) {
+int32_t start(const KernelStream& stream, TensorLinearArgs args) {
   const int tiles = divide_up(args.n_rows, kRows) * divide_up(args.n_groups, kTileGroups);
   args.n_splits = choose_splits(args, tiles, stream.n_multiprocessors);
   const int items = tiles * args.n_splits;
   const int blocks = items < stream.n_multiprocessors ? items : stream.n_multiprocessors;
   launch(stream, {dim3(static_cast<unsigned>(blocks)), kTensorThreads, sizeof(Ring<kRows>)},
          linear_tensor_kernel<kType, kRows>, args);
-  if (args.n_splits == 1) return;
+  if (args.n_splits == 1 || args.leaves_shares) return args.n_splits;
   constexpr int kThreads = 128;
   const int64_t n = int64_t{args.n_rows} * args.y_width;
   launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kThreads))), kThreads}, add_splits, args);
+  return 1;
 }
 
 template <DType kType>
-void choose_rows(const KernelStream& stream, const TensorLinearArgs& args) {
+int32_t choose_rows(const KernelStream& stream, const TensorLinearArgs& args) {
   if (args.x.tile_rows == 32) return start<kType, 32>(stream, args);
   if (args.x.tile_rows == 64) return start<kType, 64>(stream, args);
-  start<kType, kTileRows>(stream, args);
+  if (args.x.tile_rows == 96) return start<kType, 96>(stream, args);
+  return start<kType, kTileRows>(stream, args);
 }
 
 }  // namespace
 
 int32_t tile_rows_of(int32_t n_rows) { return n_rows <= 32 ? 32 : n_rows <= 64 ? 64 : kTileRows; }
 
+int32_t tile_rows_of(int32_t n_rows, int32_t n_groups, int n_multiprocessors) {
+  if (n_rows <= kTileRows) return tile_rows_of(n_rows);
+  const auto time = [&](int32_t rows) {
+    return rows * divide_up(divide_up(n_rows, rows) * divide_up(n_groups, kTileGroups), n_multiprocessors);
+  };
+  return time(96) < time(kTileRows) ? 96 : kTileRows;
+}
+
 size_t partial_floats(int n_multiprocessors) { return size_t(n_multiprocessors) * kTileGroups * kGroup * kTileRows; }
 
-void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args) {
+int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args) {
   if (dtype == DType::kBF16) return choose_rows<DType::kBF16>(stream, args);
-  choose_rows<DType::kF16>(stream, args);
+  return choose_rows<DType::kF16>(stream, args);
 }
 
 }  // namespace llorch::cuda

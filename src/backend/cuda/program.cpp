@@ -94,16 +94,19 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
         !reads_later(plan_, i + 2, output_slot(steps[i].op)))
       prepare = &steps[i++].op;
     stages.push_back({i, gathered[i], prepare, shown[i]});
-    if (stages.size() > 1) join_gated(stages[stages.size() - 2], stages.back());
+    if (stages.size() > 1) join_products(stages[stages.size() - 2], stages.back());
   }
   return stages;
 }
 
-// Gate and up, and the Linear behind their activation, pass rows on in 16 bits where both are on the tensor cores.
-void CudaProgram::join_gated(Stage& first, Stage& second) const {
+// What two products pass on where both are on the tensor cores: gate and up rows in 16 bits to the Linear behind their
+// activation; one that accumulates shares of sums to the norm of the next.
+void CudaProgram::join_products(Stage& first, Stage& second) const {
   const auto* linear = std::get_if<Linear>(&plan_.steps[first.step].op);
   const auto* next = std::get_if<Linear>(&plan_.steps[second.step].op);
   if (linear == nullptr || next == nullptr || second.prepare == nullptr) return;
+  first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y &&
+                     !first.shown && first.gathered == second.gathered;
   if (!std::holds_alternative<GatedAct>(*second.prepare) || input_slot(*second.prepare) != linear->y) return;
   if (linear->weights.size() != 2 || linear->accumulate) return;
   const auto rows = [&](size_t i) { return plan_.weight(linear->weights[i]).shape[0]; };
@@ -146,6 +149,7 @@ void CudaProgram::begin(const Batch& batch) {
 }
 
 void CudaProgram::walk(const std::vector<Stage>& stages, const StepVisitor* visit) {
+  if (tensor_cores_) tensor_cores_->begin();
   for (const Stage& stage : stages) {
     try {
       inject_faults(plan_.steps[stage.step]);

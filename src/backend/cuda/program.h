@@ -44,12 +44,13 @@ class CudaProgram final : public Program {
     const Op* prepare =
         nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input; RopeAppend before Attention
     bool shown = false;
-    bool gates = false;  // a Linear whose output nobody sees but the GatedAct of the next stage, a Linear, too
-    bool gated = false;  // that next one
+    bool gates = false;       // a Linear whose output nobody sees but the GatedAct of the next stage, a Linear, too
+    bool gated = false;       // that next one
+    bool feeds_norm = false;  // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
   };
 
   std::vector<Stage> make_stages(const StepSet& shown) const;
-  void join_gated(Stage& first, Stage& second) const;
+  void join_products(Stage& first, Stage& second) const;
   void begin(const Batch& batch);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
   void replay();

@@ -66,10 +66,12 @@ void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) 
     const Stage& other = *(&stage + by);
     return is_on_tensor_cores(other, std::get<Linear>(plan_.steps[other.step].op));
   };
-  if (stage.gated && neighbour_is(-1)) return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y));
+  const bool next_adds = stage.feeds_norm && neighbour_is(1);
+  if (stage.gated && neighbour_is(-1))
+    return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
   const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
   if (stage.gates && neighbour_is(1)) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
-  tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y));
+  tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y), next_adds);
 }
 
 void CudaProgram::enqueue(const Stage& stage, const Linear& op) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace llorch::cuda {
 namespace {
@@ -48,14 +49,14 @@ TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const Com
 }
 
 TensorCores::Buffer TensorCores::make_buffer(size_t rows, size_t cols) const {
-  const size_t whole_tiles = (rows + kTileRows - 1) / kTileRows * kTileRows;
+  const size_t whole_tiles = rows + kTileRows;  // tiles of any size, of which the last has room
   const auto units = static_cast<size_t>(half_units(static_cast<int32_t>(cols)));
   return {DeviceArray<uint4>(kActivationMemory, whole_tiles * units),
           DeviceArray<float>(kActivationMemory, whole_tiles)};
 }
 
-HalfRows TensorCores::Buffer::of(int32_t cols, int32_t rows) {
-  return {units.data(), scale.data(), half_units(cols), tile_rows_of(rows)};
+HalfRows TensorCores::Buffer::of(int32_t cols, int32_t tile_rows) {
+  return {units.data(), scale.data(), half_units(cols), tile_rows};
 }
 
 size_t TensorCores::bytes() const {
@@ -89,28 +90,34 @@ TensorLinearArgs TensorCores::args_of(const Linear& op, int32_t n) {
   return args;
 }
 
-void TensorCores::multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y) {
+void TensorCores::multiply(const KernelStream& stream, DType dtype, TensorLinearArgs& args, bool next_adds) {
+  args.leaves_shares = next_adds && args.accumulate;
+  left_ = {partial_.data(), linear_on_tensor_cores(stream, dtype, args)};
+}
+
+void TensorCores::multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y,
+                           bool next_adds) {
   TensorLinearArgs args = args_of(op, n);
-  args.x = rows_.of(in.cols, n);
+  args.x = rows_.of(in.cols, tile_rows_of(n, args.n_groups, stream.n_multiprocessors));
   args.y = y;
-  half_rows(stream, dtype_of(op), in, n, args.x, {});
-  linear_on_tensor_cores(stream, dtype_of(op), args);
+  half_rows(stream, dtype_of(op), in, n, args.x, {}, std::exchange(left_, {}));
+  multiply(stream, dtype_of(op), args, next_adds);
 }
 
 void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n) {
   TensorLinearArgs args = args_of(op, n);
-  args.x = rows_.of(in.cols, n);
-  args.gated = gated_.of(args.parts[0].w.rows, n);
+  args.x = rows_.of(in.cols, tile_rows_of(n));
+  args.gated = gated_.of(args.parts[0].w.rows, tile_rows_of(n));
   const auto norm = [&](size_t i) { return row_norms_[static_cast<size_t>(op.weights[i])]; };
-  half_rows(stream, dtype_of(op), in, n, args.x, {args.gated.scale, norm(0) * norm(1)});
+  half_rows(stream, dtype_of(op), in, n, args.x, {args.gated.scale, norm(0) * norm(1)}, std::exchange(left_, {}));
   linear_on_tensor_cores(stream, dtype_of(op), args);
 }
 
-void TensorCores::multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y) {
+void TensorCores::multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds) {
   TensorLinearArgs args = args_of(op, n);
-  args.x = gated_.of(args.parts[0].w.cols, n);
+  args.x = gated_.of(args.parts[0].w.cols, tile_rows_of(n));
   args.y = y;
-  linear_on_tensor_cores(stream, dtype_of(op), args);
+  multiply(stream, dtype_of(op), args, next_adds);
 }
 
 }  // namespace llorch::cuda

@@ -17,15 +17,19 @@ class TensorCores {
   TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options, const Stream& stream,
               int n_multiprocessors);
 
+  // Before the first product of a batch: nothing is left of one that failed.
+  void begin() { left_ = {}; }
+
   // Whether a product's matrices are of a type and width that these kernels take.
   bool takes(const Linear& op) const;
 
-  // y = the product of the rows, as Linear says.
-  void multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y);
+  // y = the product of the rows, as Linear says. next_adds: the next call is of the rows of y, normalized, and may add
+  // what is left to be added to them.
+  void multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y, bool next_adds);
 
   // Two products with the gated activation between them, whose rows stay in 16 bits: gate and up, then down.
   void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n);
-  void multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y);
+  void multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds);
 
   size_t bytes() const;
 
@@ -33,10 +37,11 @@ class TensorCores {
   struct Buffer {
     DeviceArray<uint4> units;
     DeviceArray<float> scale;
-    HalfRows of(int32_t cols, int32_t rows);
+    HalfRows of(int32_t cols, int32_t tile_rows);
   };
   Buffer make_buffer(size_t rows, size_t cols) const;
   TensorLinearArgs args_of(const Linear& op, int32_t n);
+  void multiply(const KernelStream& stream, DType dtype, TensorLinearArgs& args, bool next_adds);
   DType dtype_of(const Linear& op) const { return weights_.matrix(op.weights[0]).dtype; }
 
   const Plan& plan_;
@@ -44,6 +49,7 @@ class TensorCores {
   Buffer rows_, gated_;
   DeviceArray<uint4> zeros_;
   DeviceArray<float> partial_;
+  Shares left_;                   // by the last product
   std::vector<float> row_norms_;  // [weights]: the largest of a gate's or up's matrix; 0 of others
 };
 

@@ -9,8 +9,10 @@ inline constexpr int kTileGroups = 8;  // groups of 32 outputs that a block make
 inline constexpr int kTileRows = 128;  // rows of activations, the same, at most
 inline constexpr int kStageUnits = 8;  // units of K that go through shared memory at a time
 
-// Rows of a tile of a batch of so many: 32, 64 or 128.
+// Rows of a tile of a batch of so many: 32, 64 or 128; or 96 where the tiles of these matrices then are done earlier
+// (2,560 outputs of 2,048 rows: two rounds of 132 blocks, of 96 rows instead of 128).
 int32_t tile_rows_of(int32_t n_rows);
+int32_t tile_rows_of(int32_t n_rows, int32_t n_groups, int n_multiprocessors);
 
 // Activations as f16 or bf16, for the matrix units: [tiles][units][tile's rows][8 elements], as many units as fill
 // stages; and the power of two that each row was divided by.
@@ -28,8 +30,14 @@ struct GatedScale {
   float* scale = nullptr;
   float weights = 0.0f;
 };
+// Sums of shares of K that are not in x yet: half_rows() adds them to x, in x's memory, before it reads it.
+// [n][rows][x's stride]; n 1: there are none.
+struct Shares {
+  const float* sums = nullptr;
+  int32_t n = 1;
+};
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
-               const GatedScale& gated);
+               const GatedScale& gated, const Shares& shares);
 
 // The sum of squares of each row of a matrix of f16 or bf16, out [groups * 32].
 void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out);
@@ -45,10 +53,12 @@ struct TensorLinearArgs {
   const uint4* zeros = nullptr;  // a group's stage of them
   float* partial = nullptr;      // sums of shares of K, partial_floats()
   int32_t n_splits = 1;          // shares; chosen by linear_on_tensor_cores()
+  bool leaves_shares = false;    // of an accumulating product: somebody else adds them to y
   HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
 };
 size_t partial_floats(int n_multiprocessors);
-void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
+// Says in how many shares the sums are left, if args ask for that: 1 if y is whole.
+int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
 
 // Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.
 inline constexpr int kTensorQueries = 128;

@@ -76,6 +76,11 @@ __device__ void give_registers() {
     LLORCH_WGMMA(32, type, LLORCH_FIRST10 ",%10,%11,%12,%13,%14,%15", 16, 17, 18, LLORCH_D8(0), LLORCH_D8(8));        \
   if constexpr (kN == 64)                                                                                             \
     LLORCH_WGMMA(64, type, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) ",%30,%31", 32, 33, 34, LLORCH_D32(0)); \
+  if constexpr (kN == 96)                                                                                             \
+    LLORCH_WGMMA(96, type,                                                                                            \
+                 LLORCH_FIRST10                                                                                       \
+                 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) ",%40,%41,%42,%43,%44,%45,%46,%47",            \
+                 48, 49, 50, LLORCH_D32(0), LLORCH_D8(32), LLORCH_D8(40));                                            \
   if constexpr (kN == 128)                                                                                            \
   LLORCH_WGMMA(128, type,                                                                                             \
                LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(4) "," LLORCH_R10( \

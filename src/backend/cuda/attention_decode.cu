@@ -10,6 +10,7 @@
 // and the block that comes last joins them.
 #include "backend/cuda/async_copy.h"
 #include "backend/cuda/attention.h"
+#include "backend/cuda/prepare.h"
 #include "backend/cuda/rope.h"
 
 namespace llorch::cuda {
@@ -280,8 +281,11 @@ __device__ float* partial_of(const AttentionArgs& a, uint32_t chunk, int query) 
                          static_cast<size_t>(a.kv.head_dim + 2);
 }
 
-__device__ inline float& output(const AttentionArgs& a, const Work& w, int query, int d) {
-  return a.y[(size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d];
+// By whole warps, 32 neighbouring elements each, if there are int16 blocks to make.
+__device__ inline void put(const AttentionArgs& a, const Work& w, int query, int d, float y) {
+  const size_t at = (size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d;
+  a.y[at] = y;
+  if (a.packed_y.q != nullptr) pack_block(y, a.packed_y, at / kQuantBlock);
 }
 
 // A round's chunks of a block that has the row for itself, joined to what came before.
@@ -314,7 +318,7 @@ __device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool i
       }
     total = o;
     if (d == 0) s.total_sums[1][q] = sum;
-    if (is_last) output(a, w, q, d) = __fdiv_rn(o, sum.l);
+    if (is_last) put(a, w, q, d, __fdiv_rn(o, sum.l));
   }
   __syncthreads();
   if (static_cast<int>(threadIdx.x) < w.n_queries) s.total_sums[0][threadIdx.x] = s.total_sums[1][threadIdx.x];
@@ -350,7 +354,7 @@ __device__ void join_all(const AttentionArgs& a, const Work& w) {
       merge(sum, m, l, old_factor, new_factor);
       o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
     }
-    output(a, w, q, d) = __fdiv_rn(o, l);
+    put(a, w, q, d, __fdiv_rn(o, l));
   }
 }
 

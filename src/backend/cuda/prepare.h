@@ -105,4 +105,14 @@ __device__ inline void prepare(const InputRows& in, int row, int k0, int n, floa
     y[i] = in.prepare == Prepare::kRmsNorm ? normalized(first[i], inverse, second[i]) : first[i];
 }
 
+// One block of 32 by a warp, lane by lane, to block `at` of packed rows.
+__device__ inline void pack_block(float x, const PackedRows& out, size_t at) {
+  const LaneValues values = {x};
+  const Quantized v = quantize(values);
+  out.q[at * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[0]);
+  if (lane_id() != 0) return;
+  out.d[at] = v.d;
+  out.sums[at] = v.sums[0];
+}
+
 }  // namespace llorch::cuda

@@ -58,10 +58,11 @@ void CudaProgram::allocate_scratch() {
     if (linear != nullptr && uses(*linear, true)) widest = std::max<size_t>(widest, width(linear->x));
   }
   const size_t rows = std::max(options_.max_rows, options_.max_logit_rows);
-  packed_q_ = DeviceArray<int16_t>(kActivationMemory, rows * widest);
-  packed_d_ = DeviceArray<float>(kActivationMemory, rows * widest / kQuantBlock);
-  packed_sums_ = DeviceArray<int32_t>(kActivationMemory, rows * widest / kQuantBlock);
-  packed_ = {packed_q_.data(), packed_d_.data(), packed_sums_.data()};
+  for (Packed& p : packed_) {
+    p.q = DeviceArray<int16_t>(kActivationMemory, rows * widest);
+    p.d = DeviceArray<float>(kActivationMemory, rows * widest / kQuantBlock);
+    p.sums = DeviceArray<int32_t>(kActivationMemory, rows * widest / kQuantBlock);
+  }
   if (plan_.n_layers == 0) return;
   const size_t chunks = static_cast<size_t>(divide_up(plan_.context(), kChunk));
   const size_t of_tile = kv_tiles() * chunks * kMaxQueries * (plan_.heads.head_dim + 2);
@@ -72,52 +73,75 @@ void CudaProgram::allocate_scratch() {
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
-// A RmsNorm or GatedAct joins the Linear behind it, and RopeAppend its Attention, when that alone reads its output and
-// it is not shown.
+// RopeAppend joins the Attention behind it, RmsNorm or GatedAct the Linear behind it. Blocks read their input at
+// different times, so the step must not overwrite it.
+bool CudaProgram::feeds(const Op& op, const Op& next) const {
+  if (const auto* rope = std::get_if<RopeAppend>(&op)) {
+    const auto* attention = std::get_if<Attention>(&next);
+    return attention != nullptr && attention->qkv == rope->qkv && attention->layer == rope->layer;
+  }
+  if (!std::holds_alternative<RmsNorm>(op) && !std::holds_alternative<GatedAct>(op)) return false;
+  const auto* linear = std::get_if<Linear>(&next);
+  return linear != nullptr && linear->x == output_slot(op) && linear->y != *input_slot(op);
+}
+
+// GatedAct joins the Linear before it, if that is a gate and an up of one type and shape.
+bool CudaProgram::gates(const Op& op, const Op& next) const {
+  const auto* linear = std::get_if<Linear>(&op);
+  const auto* act = std::get_if<GatedAct>(&next);
+  if (linear == nullptr || act == nullptr || *input_slot(next) != linear->y || act->y == linear->x) return false;
+  if (linear->weights.size() != 2 || linear->accumulate) return false;
+  const Weight &gate = plan_.weight(linear->weights[0]), &up = plan_.weight(linear->weights[1]);
+  return gate.dtype == up.dtype && gate.shape == up.shape;
+}
+
+bool CudaProgram::reads_packed(size_t step, SlotId slot) const {
+  if (step >= plan_.steps.size()) return false;
+  const auto* linear = std::get_if<Linear>(&plan_.steps[step].op);
+  return linear != nullptr && linear->x == slot && uses(*linear, true);
+}
+
+// Neighbours join where nobody else reads what is between them and it is not shown.
 std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) const {
   std::vector<Stage> stages;
   const std::vector<Step>& steps = plan_.steps;
   const std::vector<bool> gathered = gathered_steps(plan_);
-  // The next step must not overwrite what feeds the first: blocks read that at different times.
-  const auto joins = [&](const Op& op, const Op& next) {
-    if (const auto* rope = std::get_if<RopeAppend>(&op)) {
-      const auto* attention = std::get_if<Attention>(&next);
-      return attention != nullptr && attention->qkv == rope->qkv && attention->layer == rope->layer;
-    }
-    if (!std::holds_alternative<RmsNorm>(op) && !std::holds_alternative<GatedAct>(op)) return false;
-    const auto* linear = std::get_if<Linear>(&next);
-    return linear != nullptr && linear->x == output_slot(op) && linear->y != *input_slot(op);
+  const auto is_between = [&](size_t i) {  // steps i and i + 1
+    return i + 1 < steps.size() && !shown[i] && !reads_later(plan_, i + 2, output_slot(steps[i].op));
   };
   for (size_t i = 0; i < steps.size(); ++i) {
-    const Op* prepare = nullptr;
-    if (i + 1 < steps.size() && !shown[i] && joins(steps[i].op, steps[i + 1].op) &&
-        !reads_later(plan_, i + 2, output_slot(steps[i].op)))
-      prepare = &steps[i++].op;
-    stages.push_back({i, gathered[i], prepare, shown[i]});
+    Stage stage;
+    if (is_between(i) && feeds(steps[i].op, steps[i + 1].op)) stage.prepare = &steps[i++].op;
+    stage.step = i;
+    stage.gathered = gathered[i];
+    stage.shown = shown[i];
+    if (is_between(i) && !shown[i + 1] && gates(steps[i].op, steps[i + 1].op)) stage.then = &steps[++i].op;
+    stage.packs = reads_packed(i + 1, output_slot(steps[i].op));
+    stages.push_back(stage);
     if (stages.size() > 1) join_products(stages[stages.size() - 2], stages.back());
   }
   return stages;
 }
 
-// What two products pass on where both are on the tensor cores: gate and up rows in 16 bits to the Linear behind their
-// activation; one that accumulates shares of sums to the norm of the next.
+// What two products pass on where both are on the tensor cores: gate and up the rows of their activation in 16 bits;
+// one that accumulates shares of sums, to the norm of the next.
 void CudaProgram::join_products(Stage& first, Stage& second) const {
   const auto* linear = std::get_if<Linear>(&plan_.steps[first.step].op);
   const auto* next = std::get_if<Linear>(&plan_.steps[second.step].op);
-  if (linear == nullptr || next == nullptr || second.prepare == nullptr) return;
-  first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y &&
-                     !first.shown && first.gathered == second.gathered;
-  if (!std::holds_alternative<GatedAct>(*second.prepare) || input_slot(*second.prepare) != linear->y) return;
-  if (linear->weights.size() != 2 || linear->accumulate) return;
-  const auto rows = [&](size_t i) { return plan_.weight(linear->weights[i]).shape[0]; };
-  first.gates = second.gated = !first.shown && first.gathered == second.gathered && rows(0) == rows(1) &&
-                               next->y != linear->y && !reads_later(plan_, second.step, linear->y);
+  if (linear == nullptr || next == nullptr || first.shown || first.gathered != second.gathered) return;
+  if (second.prepare != nullptr)
+    first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y;
+  if (first.then == nullptr || second.prepare != nullptr) return;
+  const SlotId act = output_slot(*first.then);
+  first.gives_halves = second.takes_halves =
+      next->x == act && next->y != act && !reads_later(plan_, second.step + 1, act);
 }
 
 size_t CudaProgram::bytes() const {
-  return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed_q_.bytes() +
-         packed_d_.bytes() + packed_sums_.bytes() + attention_partial_.bytes() +
-         (tensor_cores_ ? tensor_cores_->bytes() : 0);
+  size_t packed = 0;
+  for (const Packed& p : packed_) packed += p.q.bytes() + p.d.bytes() + p.sums.bytes();
+  return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed +
+         attention_partial_.bytes() + (tensor_cores_ ? tensor_cores_->bytes() : 0);
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {
@@ -150,6 +174,7 @@ void CudaProgram::begin(const Batch& batch) {
 
 void CudaProgram::walk(const std::vector<Stage>& stages, const StepVisitor* visit) {
   if (tensor_cores_) tensor_cores_->begin();
+  packed_slot_.reset();
   for (const Stage& stage : stages) {
     try {
       inject_faults(plan_.steps[stage.step]);

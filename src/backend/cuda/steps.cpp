@@ -56,22 +56,31 @@ bool CudaProgram::uses(const Linear& op, bool quantized) const {
                      [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
 }
 
+// Where the int16 blocks of a slot's rows go: not where the last ones are, which may be read now.
+PackedRows CudaProgram::pack_for(SlotId slot) {
+  packed_last_ = 1 - packed_last_;
+  packed_slot_ = slot;
+  return packed_[packed_last_].view();
+}
+
 bool CudaProgram::is_on_tensor_cores(const Stage& stage, const Linear& op) const {
   return tensor_cores_ && rows_of(stage) > kExactRows && tensor_cores_->takes(op);
 }
 
 void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) {
+  packed_slot_.reset();
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const auto neighbour_is = [&](int by) {
     const Stage& other = *(&stage + by);
     return is_on_tensor_cores(other, std::get<Linear>(plan_.steps[other.step].op));
   };
   const bool next_adds = stage.feeds_norm && neighbour_is(1);
-  if (stage.gated && neighbour_is(-1))
+  if (stage.takes_halves && neighbour_is(-1))
     return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
   const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  if (stage.gates && neighbour_is(1)) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
+  if (stage.gives_halves && neighbour_is(1)) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
   tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y), next_adds);
+  if (stage.then != nullptr) enqueue(stage, std::get<GatedAct>(*stage.then));
 }
 
 void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
@@ -79,12 +88,17 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const bool prepares = rows_of(stage) > kFusedRows;
   InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  const bool packs = prepares && uses(op, true);
-  if (packs) pack_rows(kernels_, in, rows, packed_);
+  PackedRows packed;
+  if (packed_slot_ == op.x && stage.prepare == nullptr)
+    packed = packed_[packed_last_].view();
+  else if (prepares && uses(op, true))
+    pack_rows(kernels_, in, rows, packed = pack_for(op.x));
   if (prepares && uses(op, false) && in.prepare != Prepare::kNone) {
     prepare_rows(kernels_, in, rows, slots_.data(op.x));  // as if it were not fused
     in = input_of(op);
   }
+  packed_slot_.reset();
+  const SlotId y = stage.then != nullptr ? output_slot(*stage.then) : op.y;
   int32_t column = 0;
   for (size_t i = 0; i < op.weights.size();) {
     LinearArgs args;
@@ -98,10 +112,12 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
     }
     args.n_rows = rows;
     args.x = in;
-    if (packs) args.packed = packed_;
-    args.y = slots_.data(op.y);
-    args.y_width = static_cast<int32_t>(width(op.y));
+    args.packed = packed;
+    args.y = slots_.data(y);
+    args.y_width = static_cast<int32_t>(width(y));
     args.accumulate = op.accumulate;
+    args.gates = stage.then != nullptr;
+    if (args.gates && stage.packs) args.packed_y = pack_for(y);
     linear(kernels_, dtype, args);
   }
 }
@@ -175,6 +191,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
     args.sin = sin_.data();
     args.pairs = rope->pairs;
   }
+  if (stage.packs && plan_.heads.head_dim % kQuantBlock == 0) args.packed_y = pack_for(op.y);
   // As many heads share the reading of their keys and values as leave enough blocks to fill the device.
   const Heads& h = plan_.heads;
   const uint32_t rows = batch_.rows(), group = h.n_heads / h.n_kv_heads;

@@ -61,75 +61,103 @@ __device__ Tile make_tile(const AttentionArgs& a) {
           kv_head};
 }
 
-// A warp's own 16 queries, as f16.
+// A warp's own 16 queries, as f16; all are asked for before the first is used.
 template <int kDim>
 __device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared<kDim>& s) {
-  constexpr int kEach = (kDim + kWarp - 1) / kWarp;
-#pragma unroll 4
-  for (int i = 0; i < 16; ++i) {
-    const int query = warp_id() * 16 + i;
-    const bool has = tile.has(query);
-    const float* from = has ? qkv_row(a, tile.row(query)) + tile.head(query) * kDim : nullptr;
-    float x[kEach];
+  constexpr int kEach = (kDim + kWarp - 1) / kWarp, kOwn = 16;
+  const int first = warp_id() * kOwn, first_head = first / tile.rows_per_head, first_row = first % tile.rows_per_head;
+  float x[kOwn][kEach];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {  // a head has 16 rows or more: they are of two at most
+    const bool is_next = first_row + i >= tile.rows_per_head;
+    const int row = first_row + i - (is_next ? tile.rows_per_head : 0), head = first_head + (is_next ? 1 : 0);
+    const bool has = head < tile.heads && row < tile.n_rows;
+    const float* from = qkv_row(a, tile.first_row + static_cast<uint32_t>(has ? row : 0)) +
+                        (tile.first_head + (has ? head : 0)) * kDim + lane_id();
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) x[i][j] = has && j * kWarp + lane_id() < kDim ? from[j * kWarp] : 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
     unsigned largest = 0;
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
-      const int d = j * kWarp + lane_id();
-      x[j] = has && d < kDim ? from[d] : 0.0f;
-      const unsigned magnitude = __float_as_uint(x[j]) & 0x7fffffffu;
+      const unsigned magnitude = __float_as_uint(x[i][j]) & 0x7fffffffu;
       largest = magnitude > largest ? magnitude : largest;
     }
     const float scale = half_scale(exponent_above(__uint_as_float(integer_max(largest))));
 #pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      const int d = j * kWarp + lane_id();
-      if (d < kDim)
-        reinterpret_cast<uint16_t*>(s.queries[query])[d] =
-            round_to_half<DType::kF16>(__fmul_rn(x[j], inverse_of_power(scale)));
-    }
-    if (lane_id() == 0) s.scale[query] = scale;
+    for (int j = 0; j < kEach; ++j)
+      if (j * kWarp + lane_id() < kDim)
+        reinterpret_cast<uint16_t*>(s.queries[first + i])[j * kWarp + lane_id()] =
+            round_to_half<DType::kF16>(__fmul_rn(x[i][j], inverse_of_power(scale)));
+    if (lane_id() == 0) s.scale[first + i] = scale;
   }
   __syncwarp();
 }
 
-// Asks for the keys and values of positions [first, first + 64), of which those from `end` on are zero.
+// Brings chunks into shared memory. A thread has units of one position's key, and of the values of some; their pages
+// are looked up a chunk ahead.
 template <int kDim>
-__device__ void copy_chunk(const AttentionArgs& a, const Tile& tile, uint32_t first, uint32_t end, Chunk<kDim>& to) {
-  constexpr int kUnits = kDim / 8;
-  const uint32_t* table = a.batch.pages + a.batch.tables[tile.first_row];
-  const int page_size = 1 << a.kv.page_shift, t = static_cast<int>(threadIdx.x);
-  const auto page_of = [&](uint32_t position) {
-    return a.kv.memory + size_t{table[position >> a.kv.page_shift]} * a.kv.page_bytes +
-           size_t(tile.kv_head) * 2 * a.kv.half_bytes;
-  };
-  // A thread has units of one position's key, and of the values of some.
+class Copier {
+ public:
+  __device__ Copier(const AttentionArgs& a, const Tile& tile, uint32_t first_chunk, uint32_t end)
+      : a_(a), tile_(tile), table_(a.batch.pages + a.batch.tables[tile.first_row]), end_(end) {
+    look_up(first_chunk);
+  }
+
+  // Asks for the keys and values of a chunk, of which those from the end on are zero. Chunks come one after another.
+  __device__ void copy(uint32_t chunk, Chunk<kDim>& to) {
+    const int page_size = 1 << a_.kv.page_shift, in_page = page_size - 1;
+    const std::byte* const memory = a_.kv.memory + size_t(tile_.kv_head) * 2 * a_.kv.half_bytes;
+    const int key = key_of();
+    const bool has_key = chunk * kChunk + static_cast<uint32_t>(key) < end_;
+    const std::byte* keys = memory + size_t{key_page_} * a_.kv.page_bytes + (key & in_page) * kUnitBytes;
+#pragma unroll
+    for (int i = 0; i < kTimes; ++i) {
+      const int unit = static_cast<int>(threadIdx.x) / kChunk + i * (kThreads / kChunk);
+      if (!kIsEven && unit >= kUnits) continue;
+      if (has_key)
+        copy_16(to.keys[unit][key], keys + unit * page_size * kUnitBytes);
+      else
+        *reinterpret_cast<uint4*>(to.keys[unit][key]) = make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kTimes; ++i) {
+      const int p = value_of(i), unit = (static_cast<int>(threadIdx.x) + i * kThreads) % kUnits;
+      if (!kIsEven && p >= kChunk) continue;
+      if (chunk * kChunk + static_cast<uint32_t>(p) < end_)
+        copy_16(to.values[p] + unit * kUnitBytes, memory + size_t{value_pages_[i]} * a_.kv.page_bytes +
+                                                      a_.kv.half_bytes + ((p & in_page) * kUnits + unit) * kUnitBytes);
+      else
+        *reinterpret_cast<uint4*>(to.values[p] + unit * kUnitBytes) = make_uint4(0, 0, 0, 0);
+    }
+    commit_copies();
+    look_up(chunk + 1);
+  }
+
+ private:
+  static constexpr int kUnits = kDim / 8, kTimes = (kUnits * kChunk + kThreads - 1) / kThreads;
+  static constexpr bool kIsEven = kUnits * kChunk % kThreads == 0;
   static_assert(kThreads % kChunk == 0);
-  const int key = t % kChunk;
-  const bool has_key = first + static_cast<uint32_t>(key) < end;
-  const std::byte* keys =
-      has_key ? page_of(first + static_cast<uint32_t>(key)) + (key & (page_size - 1)) * kUnitBytes : nullptr;
-#pragma unroll
-  for (int i = 0; i < (kUnits * kChunk + kThreads - 1) / kThreads; ++i) {
-    const int unit = t / kChunk + i * (kThreads / kChunk);
-    if (kUnits * kChunk % kThreads != 0 && unit >= kUnits) continue;
-    if (has_key)
-      copy_16(to.keys[unit][key], keys + unit * page_size * kUnitBytes);
-    else
-      *reinterpret_cast<uint4*>(to.keys[unit][key]) = make_uint4(0, 0, 0, 0);
+
+  __device__ static int key_of() { return static_cast<int>(threadIdx.x) % kChunk; }
+  __device__ static int value_of(int i) { return (static_cast<int>(threadIdx.x) + i * kThreads) / kUnits; }
+  __device__ uint32_t page_of(uint32_t position) const {
+    return position < end_ ? __ldg(table_ + (position >> a_.kv.page_shift)) : 0;
   }
+  __device__ void look_up(uint32_t chunk) {
+    key_page_ = page_of(chunk * kChunk + static_cast<uint32_t>(key_of()));
 #pragma unroll
-  for (int i = 0; i < (kUnits * kChunk + kThreads - 1) / kThreads; ++i) {
-    const int at = t + i * kThreads, p = at / kUnits, unit = at % kUnits;
-    if (kUnits * kChunk % kThreads != 0 && p >= kChunk) continue;
-    const uint32_t position = first + static_cast<uint32_t>(p);
-    if (position < end)
-      copy_16(to.values[p] + unit * kUnitBytes,
-              page_of(position) + a.kv.half_bytes + ((p & (page_size - 1)) * kUnits + unit) * kUnitBytes);
-    else
-      *reinterpret_cast<uint4*>(to.values[p] + unit * kUnitBytes) = make_uint4(0, 0, 0, 0);
+    for (int i = 0; i < kTimes; ++i) value_pages_[i] = page_of(chunk * kChunk + static_cast<uint32_t>(value_of(i)));
   }
-  commit_copies();
-}
+
+  const AttentionArgs& a_;
+  const Tile& tile_;
+  const uint32_t* const table_;
+  const uint32_t end_;
+  uint32_t key_page_ = 0, value_pages_[kTimes];
+};
 
 // s [16, 64] = the warp's queries times the chunk's keys.
 template <int kDim>
@@ -220,7 +248,8 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
   const Tile tile = make_tile(a);
   const uint32_t end = tile.first_position + static_cast<uint32_t>(tile.n_rows);
   const uint32_t first_chunk = seen(a, tile.first_position).begin / kChunk, end_chunk = (end + kChunk - 1) / kChunk;
-  copy_chunk<kDim>(a, tile, first_chunk * kChunk, end, shared.chunks[0]);
+  Copier<kDim> copier(a, tile, first_chunk, end);
+  copier.copy(first_chunk, shared.chunks[0]);
   load_queries<kDim>(a, tile, shared);
   int query[2];
   float scale[2];
@@ -239,7 +268,7 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
     wait_for_copies<0>();
     __syncthreads();
     const Chunk<kDim>& chunk = shared.chunks[(c - first_chunk) % 2];
-    if (c + 1 < end_chunk) copy_chunk<kDim>(a, tile, (c + 1) * kChunk, end, shared.chunks[(c + 1 - first_chunk) % 2]);
+    if (c + 1 < end_chunk) copier.copy(c + 1, shared.chunks[(c + 1 - first_chunk) % 2]);
     float s[kChunk / 8][4];
     score<kDim>(shared, chunk, s);
     if ((c + 1) * kChunk > all.end || c * kChunk < all.begin) {
@@ -267,11 +296,12 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
     l += __shfl_xor_sync(kAllLanes, l, 1);
     l += __shfl_xor_sync(kAllLanes, l, 2);
     if (!tile.has(query[half])) continue;
+    const float inverse = __fdiv_rn(1.0f, l);
     float* y = a.y + (size_t{tile.row(query[half])} * a.kv.n_heads + tile.head(query[half])) * kDim + lane_id() % 4 * 2;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
-      y[n * 8] = __fdiv_rn(o[n][2 * half], l);
-      y[n * 8 + 1] = __fdiv_rn(o[n][2 * half + 1], l);
+      y[n * 8] = o[n][2 * half] * inverse;
+      y[n * 8 + 1] = o[n][2 * half + 1] * inverse;
     }
   }
 }

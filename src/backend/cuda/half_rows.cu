@@ -1,5 +1,7 @@
-// Rows of activations as f16 or bf16 for the tensor cores. A block has a row: one pass for the norm and the largest
-// magnitudes, one for the elements, which a thread keeps if it has one unit of eight.
+// Rows of activations as f16 or bf16 for the tensor cores. A block has two rows, a half of its threads each: one pass
+// for the norm and the largest magnitudes, one for the elements, which a thread keeps if it has one unit of eight.
+// Threads of both rows write side by side: units of two rows are a sector of 32 bytes (16 bytes alone took 1.5 times as
+// long).
 //
 // A row's power of two comes from a bound of its elements (the product of what they are products of): f16 has 29
 // binades of full precision, so a bound that is too large by some costs nothing.
@@ -12,35 +14,44 @@
 namespace llorch::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kRows = 2, kThreads = 512, kThreadsOfRow = kThreads / kRows;
 
 struct Shared {
-  unsigned first[kThreads / kWarp], second[kThreads / kWarp];
-  float squares[kThreads / kWarp];
+  unsigned first[kRows][kThreads / kWarp], second[kRows][kThreads / kWarp];
+  float squares[kRows][kThreads / kWarp];
 };
+
+__device__ int row_in_block() { return static_cast<int>(threadIdx.x) % kRows; }
 
 // Of a row, or of a part of it: largest magnitudes of the two factors of its elements, and the sum of squares of one.
 struct Totals {
   unsigned first = 0, second = 0;
   float squares = 0.0f;
 
-  // The block's, in a fixed order.
-  __device__ Totals of_block(Shared& shared) const {
-    const unsigned a = integer_max(first), b = integer_max(second);
-    const float sum = tree_sum(squares);
+  // The row's, in a fixed order.
+  __device__ Totals of_row(Shared& shared) const {
+    Totals mine = *this;
+#pragma unroll
+    for (int by = kWarp / 2; by >= kRows; by /= 2) {
+      const unsigned a = __shfl_xor_sync(kAllLanes, mine.first, by), b = __shfl_xor_sync(kAllLanes, mine.second, by);
+      mine.first = a > mine.first ? a : mine.first;
+      mine.second = b > mine.second ? b : mine.second;
+      mine.squares = __fadd_rn(mine.squares, __shfl_xor_sync(kAllLanes, mine.squares, by));
+    }
     __syncthreads();  // of the sums before
-    if (lane_id() == 0) {
-      shared.first[warp_id()] = a;
-      shared.second[warp_id()] = b;
-      shared.squares[warp_id()] = sum;
+    if (lane_id() < kRows) {
+      shared.first[lane_id()][warp_id()] = mine.first;
+      shared.second[lane_id()][warp_id()] = mine.second;
+      shared.squares[lane_id()][warp_id()] = mine.squares;
     }
     __syncthreads();
     Totals all;
+    const int row = row_in_block();
 #pragma unroll
     for (int i = 0; i < kThreads / kWarp; ++i) {
-      all.first = shared.first[i] > all.first ? shared.first[i] : all.first;
-      all.second = shared.second[i] > all.second ? shared.second[i] : all.second;
-      all.squares = __fadd_rn(all.squares, shared.squares[i]);
+      all.first = shared.first[row][i] > all.first ? shared.first[row][i] : all.first;
+      all.second = shared.second[row][i] > all.second ? shared.second[row][i] : all.second;
+      all.squares = __fadd_rn(all.squares, shared.squares[row][i]);
     }
     return all;
   }
@@ -104,19 +115,21 @@ struct Eight {
 };
 
 template <DType kType>
-__global__ void __launch_bounds__(kThreads)
-    half_rows_kernel(InputRows in, HalfRows out, GatedScale gated, Shares shares) {
+__global__ void __launch_bounds__(kThreads, 2)
+    half_rows_kernel(InputRows in, int n_rows, HalfRows out, GatedScale gated, Shares shares) {
   wait_for_inputs();
   auto& shared = *reinterpret_cast<Shared*>(shared_memory());
-  const int row = static_cast<int>(blockIdx.x), first = static_cast<int>(threadIdx.x) * 8;
-  const int n_rows = static_cast<int>(gridDim.x);
-  const bool has_any = first < in.cols;
+  const int own = static_cast<int>(blockIdx.x) * kRows + row_in_block();
+  const bool has_row = own < n_rows;
+  const int row = has_row ? own : n_rows - 1, first = static_cast<int>(threadIdx.x) / kRows * 8;
+  const bool has_any = has_row && first < in.cols;
+  const int end = has_row ? in.cols : 0;  // a thread without a row only meets the others
   Eight kept(in, row, has_any ? first : 0, has_any ? shares : Shares{}, n_rows);
   Totals totals;
   if (has_any) kept.add_to(in, totals);
-  for (int k = first + kThreads * 8; k < in.cols; k += kThreads * 8)
+  for (int k = first + kThreadsOfRow * 8; k < end; k += kThreadsOfRow * 8)
     Eight(in, row, k, shares, n_rows).add_to(in, totals);
-  totals = totals.of_block(shared);
+  totals = totals.of_row(shared);
   int bound = exponent_above(__uint_as_float(totals.first));  // elements are below 2^bound
   if (in.prepare != Prepare::kNone) bound += exponent_above(__uint_as_float(totals.second));
   float inverse = 0.0f;
@@ -128,7 +141,7 @@ __global__ void __launch_bounds__(kThreads)
   const float scale = kType == DType::kBF16 ? 1.0f : half_scale(bound), inverse_scale = inverse_of_power(scale);
   uint4* const units = out.units + size_t(row / out.tile_rows) * out.n_units * out.tile_rows + row % out.tile_rows;
   Totals made;
-  for (int k = first; k < out.n_units * 8; k += kThreads * 8) {
+  for (int k = first; has_row && k < out.n_units * 8; k += kThreadsOfRow * 8) {
     unsigned words[4] = {0, 0, 0, 0};
     if (k < in.cols) {
       if (k != first) kept = Eight(in, row, k);
@@ -142,8 +155,8 @@ __global__ void __launch_bounds__(kThreads)
     }
     units[size_t(k / 8) * out.tile_rows] = make_uint4(words[0], words[1], words[2], words[3]);
   }
-  if (gated.scale != nullptr) made = made.of_block(shared);
-  if (threadIdx.x != 0) return;
+  if (gated.scale != nullptr) made = made.of_row(shared);
+  if (static_cast<int>(threadIdx.x) >= kRows || !has_row) return;
   out.scale[row] = scale;
   // Of silu(gate) * up: each is at most the row's norm times that of a weight row. One more binade for their roundings.
   if (gated.scale != nullptr)
@@ -169,7 +182,8 @@ __global__ void row_squares_kernel(MatrixView w, float* out) {
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
                const GatedScale& gated, const Shares& shares) {
   const auto kernel = dtype == DType::kBF16 ? half_rows_kernel<DType::kBF16> : half_rows_kernel<DType::kF16>;
-  launch(stream, {dim3(static_cast<unsigned>(n)), kThreads, sizeof(Shared)}, kernel, in, out, gated, shares);
+  launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kRows))), kThreads, sizeof(Shared)}, kernel, in, n, out,
+         gated, shares);
 }
 
 void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out) {

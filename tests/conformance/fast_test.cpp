@@ -23,7 +23,8 @@ constexpr uint32_t kMostExactRows = 8;  // docs/numerics.md
 std::vector<test::BackendUnderTest> fast_backends() {
   std::vector<test::BackendUnderTest> all = test::backends_under_test();
   std::erase_if(all, [](const auto& target) { return target.backend->why_not_fast().has_value(); });
-  if (test::is_short_set() && all.size() > 1) all.resize(1);
+  // The largest emulated device: there products of few tiles are cut along K.
+  if (test::is_short_set() && all.size() > 1) all.erase(all.begin(), all.end() - 1);
   return all;
 }
 
@@ -267,7 +268,7 @@ TEST(FastConformance, WholeModels) {
     const BoundConditions conditions = fast_conditions(model.plan);
     const StepSet all(model.plan.steps.size(), true);
     Random random(3);
-    const std::vector<int32_t> tokens = test::random_tokens(random, 70, model.plan.vocab);
+    const std::vector<int32_t> tokens = test::random_tokens(random, 140, model.plan.vocab);
     const Batch batch = test::prompt(tokens, 16);
     const auto exact =
         reference->compile(model.plan, reference->place(model.plan, model.source), options_of(Numerics::kExact));

@@ -5,6 +5,8 @@
 //
 // A row's power of two comes from a bound of its elements (the product of what they are products of): f16 has 29
 // binades of full precision, so a bound that is too large by some costs nothing.
+#include <type_traits>
+
 #include "backend/cuda/codes.h"
 #include "backend/cuda/half_rows.h"
 #include "backend/cuda/launch.h"
@@ -14,14 +16,16 @@
 namespace llorch::cuda {
 namespace {
 
-constexpr int kRows = 2, kThreads = 512, kThreadsOfRow = kThreads / kRows;
+constexpr int kThreadsOfRow = 256;
+constexpr int kManyRows = 512;  // from so many on a block has two
 
+// kRows: of a block.
+template <int kRows>
 struct Shared {
-  unsigned first[kRows][kThreads / kWarp], second[kRows][kThreads / kWarp];
-  float squares[kRows][kThreads / kWarp];
+  static constexpr int kWarps = kRows * kThreadsOfRow / kWarp;
+  unsigned first[kRows][kWarps], second[kRows][kWarps];
+  float squares[kRows][kWarps];
 };
-
-__device__ int row_in_block() { return static_cast<int>(threadIdx.x) % kRows; }
 
 // Of a row, or of a part of it: largest magnitudes of the two factors of its elements, and the sum of squares of one.
 struct Totals {
@@ -29,7 +33,8 @@ struct Totals {
   float squares = 0.0f;
 
   // The row's, in a fixed order.
-  __device__ Totals of_row(Shared& shared) const {
+  template <int kRows>
+  __device__ Totals of_row(Shared<kRows>& shared) const {
     Totals mine = *this;
 #pragma unroll
     for (int by = kWarp / 2; by >= kRows; by /= 2) {
@@ -46,9 +51,9 @@ struct Totals {
     }
     __syncthreads();
     Totals all;
-    const int row = row_in_block();
+    const int row = static_cast<int>(threadIdx.x) % kRows;
 #pragma unroll
-    for (int i = 0; i < kThreads / kWarp; ++i) {
+    for (int i = 0; i < Shared<kRows>::kWarps; ++i) {
       all.first = shared.first[row][i] > all.first ? shared.first[row][i] : all.first;
       all.second = shared.second[row][i] > all.second ? shared.second[row][i] : all.second;
       all.squares = __fadd_rn(all.squares, shared.squares[row][i]);
@@ -114,12 +119,12 @@ struct Eight {
   }
 };
 
-template <DType kType>
-__global__ void __launch_bounds__(kThreads, 2)
+template <DType kType, int kRows>
+__global__ void __launch_bounds__(kRows* kThreadsOfRow, 1024 / (kRows * kThreadsOfRow))
     half_rows_kernel(InputRows in, int n_rows, HalfRows out, GatedScale gated, Shares shares) {
   wait_for_inputs();
-  auto& shared = *reinterpret_cast<Shared*>(shared_memory());
-  const int own = static_cast<int>(blockIdx.x) * kRows + row_in_block();
+  auto& shared = *reinterpret_cast<Shared<kRows>*>(shared_memory());
+  const int own = static_cast<int>(blockIdx.x) * kRows + static_cast<int>(threadIdx.x) % kRows;
   const bool has_row = own < n_rows;
   const int row = has_row ? own : n_rows - 1, first = static_cast<int>(threadIdx.x) / kRows * 8;
   const bool has_any = has_row && first < in.cols;
@@ -177,13 +182,24 @@ __global__ void row_squares_kernel(MatrixView w, float* out) {
   out[size_t{blockIdx.x} * kGroup + threadIdx.x] = sum;
 }
 
+template <DType kType>
+void start(const KernelStream& stream, const InputRows& in, int32_t n, const HalfRows& out, const GatedScale& gated,
+           const Shares& shares) {
+  const auto with = [&](auto rows) {
+    constexpr int kRows = decltype(rows)::value;
+    launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kRows))), kRows * kThreadsOfRow, sizeof(Shared<kRows>)},
+           half_rows_kernel<kType, kRows>, in, n, out, gated, shares);
+  };
+  if (n < kManyRows) return with(std::integral_constant<int, 1>());
+  with(std::integral_constant<int, 2>());
+}
+
 }  // namespace
 
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
                const GatedScale& gated, const Shares& shares) {
-  const auto kernel = dtype == DType::kBF16 ? half_rows_kernel<DType::kBF16> : half_rows_kernel<DType::kF16>;
-  launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kRows))), kThreads, sizeof(Shared)}, kernel, in, n, out,
-         gated, shares);
+  if (dtype == DType::kBF16) return start<DType::kBF16>(stream, in, n, out, gated, shares);
+  start<DType::kF16>(stream, in, n, out, gated, shares);
 }
 
 void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out) {

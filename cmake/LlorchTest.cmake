@@ -8,7 +8,7 @@ endforeach()
 
 # What the thread sanitizer runs (preset tsan, docs/architecture.md): the programs that start threads. The label of
 # their cases ends in -threads.
-set(LLORCH_THREADED_TESTS llorch_bundle_test llorch_cpu_test llorch_engine_test llorch_log_test
+set(LLORCH_THREADED_TESTS llorch_bundle_test llorch_cpu_test llorch_engine_test llorch_log_test llorch_piece_queue_test
     llorch_server_test llorch_trace_test)
 
 function(llorch_test name)

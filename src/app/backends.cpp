@@ -1,7 +1,7 @@
 // Which backend the flags ask for: the only place that knows all of them.
 #include <fmt/format.h>
 
-#include "app/load.h"
+#include "app/memory_plan.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
 
@@ -46,6 +46,18 @@ void add_backend_options(CLI::App& command, LoadOptions& options) {
       ->check(CLI::IsMember({"exact", "fast"}));
   command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
       ->check(CLI::Range(1, 1024));
+}
+
+std::optional<MemoryPlace> place_without_device([[maybe_unused]] const LoadOptions& options) {
+#ifdef LLORCH_HAS_CUDA
+  if (options.backend == "cuda")
+    if (const auto missing = cuda_is_missing({options.device}))
+      return MemoryPlace{.backend = {"cuda", "a device that is not here: " + *missing},
+                         .needs = cuda_memory_needs,
+                         .memory = std::nullopt,
+                         .numerics = options.numerics == "exact" ? Numerics::kExact : Numerics::kFast};
+#endif
+  return std::nullopt;
 }
 
 namespace {

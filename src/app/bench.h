@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "app/load.h"
 #include "backend/backend.h"
 
 namespace llorch {
@@ -34,7 +35,7 @@ struct BenchResult {
   double check_us = 0.0, hash_us = 0.0;  // what the engine adds to a decoded token: check_logits(), LogitsHash; medians
   size_t weight_bytes = 0, program_bytes = 0, kv_bytes = 0;
   double peak_resident_bytes = 0.0;  // of the process, after load, prefill and a decoded token
-  double load_s = 0.0;
+  LoadTimes times;
 };
 
 // Bytes that one decoded token must read at `context` positions: every matrix once (an embedding table that is not also

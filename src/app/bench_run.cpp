@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "app/bench.h"
+#include "app/memory_plan.h"
 #include "backend/reference/reference_backend.h"
 #include "engine/logits_hash.h"
 #include "engine/tripwire.h"
@@ -181,10 +182,6 @@ double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context, uint3
 
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options) {
   BenchResult result;
-  const auto load_start = Clock::now();
-  const auto weights = backend.place(plan, source);
-  result.load_s = seconds_since(load_start);
-  result.weight_bytes = weights->bytes();
   CompileOptions compile;
   compile.numerics = options.numerics;
   compile.max_rows = std::max(options.prefill_rows, options.sequences);
@@ -192,6 +189,12 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   const auto pages_of = [&](uint32_t n) { return (n + compile.kv.page_size - 1) / compile.kv.page_size; };
   compile.kv.n_pages =
       std::max(pages_of(options.prompt), options.sequences * pages_of(options.context + options.tokens));
+  check_memory(backend.memory_needs(plan, compile), place_of(backend));
+  const auto load_start = Clock::now();
+  const auto weights = backend.place(plan, source);
+  result.times.load_ms = 1e3 * seconds_since(load_start);
+  result.times.bytes = weight_bytes(plan);
+  result.weight_bytes = weights->bytes();
   const auto program = backend.compile(plan, weights, compile);
   result.program_bytes = program->bytes();
   result.kv_bytes = kv_page_bytes(plan, compile.kv) * compile.kv.n_pages;

@@ -25,5 +25,6 @@ void add_trace(CLI::App& app);
 void add_diff(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_replay(CLI::App& app);
+void add_load(CLI::App& app);  // http_load.cpp
 
 }  // namespace llorch

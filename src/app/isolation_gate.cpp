@@ -1,15 +1,14 @@
 #include "app/isolation_gate.h"
 
-#include <algorithm>
 #include <cmath>
 
+#include "app/memory_plan.h"
 #include "engine/self_test.h"
 
 namespace llorch {
 namespace {
 
 constexpr double kAutoLimitMs = 1000;
-constexpr uint32_t kPages = 64;
 
 double rounded(double ms) { return std::round(ms * 10) / 10; }
 
@@ -24,10 +23,7 @@ void check_isolation(const LoadedModel& loaded, const EngineOptions& engine, con
   // fast promises no bits that histories could change: then a program that does stands in, on few pages.
   std::unique_ptr<Program> exact;
   if (loaded.program->options().numerics == Numerics::kFast) {
-    CompileOptions compile = loaded.program->options();
-    compile.numerics = Numerics::kExact;
-    compile.kv.n_pages = std::min(compile.kv.n_pages, kPages);
-    exact = loaded.device->compile(loaded.program->plan(), loaded.weights, compile);
+    exact = loaded.device->compile(loaded.program->plan(), loaded.weights, exact_stand_in(loaded.program->options()));
   }
   const SelfTest result = self_test(
       exact ? *exact : *loaded.program,

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/memory.h"
 #include "base/error.h"
 #include "plan/plan.h"
 #include "tensor/tensor.h"
@@ -56,10 +57,12 @@ struct Batch {
 };
 
 // Where weights come from at load. open() returns a view that stays valid until close() of the same tensor; a backend
-// opens and closes weights one after another in plan order, so that a source may map or make them one at a time.
+// opens weights in plan order and closes them in that order, both on the thread that loads, and has at most max_open
+// open at once: a source may make them one at a time.
 struct WeightSource {
   std::function<Tensor(const Weight&)> open;
   std::function<void(const Tensor&)> close;
+  size_t max_open = 1;  // more let a backend read on where one weight ends
 };
 
 // Weights on a device, in the backend's own layout. Shared by the programs compiled on them.
@@ -160,8 +163,10 @@ class Backend {
   virtual ~Backend() = default;
   virtual BackendInfo info() const = 0;
   virtual Roof measure_roof() = 0;  // takes about a second
-  // Of the device's own memory, in bytes; nothing: it uses the system's.
-  virtual std::optional<uint64_t> free_memory() const { return std::nullopt; }
+  // The device's own memory; nothing: it uses the system's.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
+  // What place() and compile() will allocate. Of the plan's rotation table only the size counts.
+  virtual std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const = 0;
   // Why it cannot compute in Numerics::kFast, in a sentence; nothing: it can.
   virtual std::optional<std::string> why_not_fast() const { return "it has exact only"; }
   virtual std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) = 0;

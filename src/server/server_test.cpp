@@ -45,6 +45,7 @@ class ServerTest : public testing::Test {
     model.name = "toy";
     model.backend = "cpu";
     model.context = 2000;
+    model.eos = eos_;
     server_ = std::make_unique<Server>(
         options_, model, Tokenizer::load(Checkpoint::open(LLORCH_SOURCE_DIR "/tests/fixtures/tiny-llama")), *engine_,
         log_);
@@ -76,6 +77,7 @@ class ServerTest : public testing::Test {
   ServerOptions options_;
   std::atomic<int> step_ms_{0};
   std::atomic<RequestId> recorded_{0};  // the last one
+  std::vector<int32_t> eos_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Server> server_;
   uint16_t port_ = 0;
@@ -120,6 +122,19 @@ TEST_F(ServerTest, ARequestIsRecordedIfItAsksForItAndThereIsARecorder) {
   EXPECT_EQ(recorded_, 2u);
   TearDown();
   EXPECT_THAT(logged_.str(), testing::HasSubstr("\"request\":2")) << "the log's last line of a job names its bundle";
+}
+
+TEST_F(ServerTest, EosEndsARequestUnlessItIsIgnored) {
+  for (int32_t id = 0; id < 304; ++id) eos_.push_back(id);
+  start();
+  json ignoring = body("j", 3);
+  const json ended = execute_to_end(port_, ignoring);
+  EXPECT_EQ(ended["stop_reason"], "EOS");
+  EXPECT_EQ(ended["tokens_out"], 0);
+  ignoring["ignore_eos"] = true;
+  const json full = execute_to_end(port_, ignoring);
+  EXPECT_EQ(full["stop_reason"], "MAX_TOKENS");
+  EXPECT_EQ(full["tokens_out"], 3);
 }
 
 TEST_F(ServerTest, PipelinedRequestsAreAnsweredInOrder) {

@@ -222,30 +222,35 @@ __device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, con
     sum[j] = 0.0f;
     weights[j] = p[first + j * step < w.n_queries ? first + j * step : 0];
   }
-  const auto value = [&](int i) {
+  // Page by page, so that the next value is one addition away.
+  for (int i = begin; i < end;) {
+    const int in_page = i & (page_size - 1), last = end < i - in_page + page_size ? end : i - in_page + page_size;
     const std::byte* values = slot + size_t(i >> a.kv.page_shift) * 2 * a.kv.half_bytes + a.kv.half_bytes;
-    return value_at<kKv>(a.kv, values, i & (page_size - 1), d);
-  };
-  int i = begin;
-  for (; i % 4 != 0 && i < end; ++i) {
+    int at = in_page;
+    for (; i < last && i % 4 != 0; ++i, ++at) {
+      const float v = value_at<kKv>(a.kv, values, at, d);
 #pragma unroll
-    for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], value(i), sum[j]);
-  }
-#pragma unroll 4
-  for (; i + 4 <= end; i += 4) {
-    const float v[4] = {value(i), value(i + 1), value(i + 2), value(i + 3)};
-#pragma unroll
-    for (int j = 0; j < kN; ++j) {
-      const float4 four = *reinterpret_cast<const float4*>(weights[j] + i);
-      sum[j] = __fmaf_rn(four.x, v[0], sum[j]);
-      sum[j] = __fmaf_rn(four.y, v[1], sum[j]);
-      sum[j] = __fmaf_rn(four.z, v[2], sum[j]);
-      sum[j] = __fmaf_rn(four.w, v[3], sum[j]);
+      for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], v, sum[j]);
     }
-  }
-  for (; i < end; ++i) {
+#pragma unroll 2
+    for (; i + 4 <= last; i += 4, at += 4) {
+      float v[4];
 #pragma unroll
-    for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], value(i), sum[j]);
+      for (int k = 0; k < 4; ++k) v[k] = value_at<kKv>(a.kv, values, at + k, d);
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        const float4 four = *reinterpret_cast<const float4*>(weights[j] + i);
+        sum[j] = __fmaf_rn(four.x, v[0], sum[j]);
+        sum[j] = __fmaf_rn(four.y, v[1], sum[j]);
+        sum[j] = __fmaf_rn(four.z, v[2], sum[j]);
+        sum[j] = __fmaf_rn(four.w, v[3], sum[j]);
+      }
+    }
+    for (; i < last; ++i, ++at) {
+      const float v = value_at<kKv>(a.kv, values, at, d);
+#pragma unroll
+      for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], v, sum[j]);
+    }
   }
 #pragma unroll
   for (int j = 0; j < kN; ++j)

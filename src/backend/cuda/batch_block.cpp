@@ -21,6 +21,10 @@ void put_tiles(const Batch::Sequence& s, uint32_t rows_per_tile, uint32_t*& at) 
 
 }  // namespace
 
+size_t BatchBlock::bytes(const Plan& plan, const CompileOptions& options) {
+  return capacity(plan, options) * sizeof(uint32_t);
+}
+
 BatchBlock::BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile,
                        uint32_t rows_per_wide_tile)
     : page_size_(options.kv.page_size),

@@ -15,6 +15,9 @@ class BatchBlock {
   // rows_per_tile: of an attention tile; of a wide one.
   BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile, uint32_t rows_per_wide_tile);
 
+  // Of the device, and as many pinned.
+  static size_t bytes(const Plan& plan, const CompileOptions& options);
+
   // The copy that was queued before must be over.
   void fill(const Batch& batch);
   void send(const Stream& stream);

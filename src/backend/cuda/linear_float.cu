@@ -96,7 +96,7 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n, float* xs) {
 }
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __grid_constant__ LinearArgs a) {
   constexpr int kN = Codes::kPerUnit;
   constexpr uint32_t kInputBytes = kRows * kSegment * sizeof(float);
   const uint32_t ring_bytes = static_cast<uint32_t>(a.n_slots) * kPieceBytes;

@@ -51,12 +51,21 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, Packe
 #pragma unroll 1
   for (int r = 0; r < kRows; ++r) {
     if (a.packed.q != nullptr) {
+      // All loads before the first store: the compiler keeps their order.
       const size_t at = size_t(clamped_row<kRows>(a, r)) * a.x.cols + k0;
-      if (lane_id() * 8 < n_blocks * kQuantBlock)
-        reinterpret_cast<uint4*>(xs[r].q)[lane_id()] = reinterpret_cast<const uint4*>(a.packed.q + at)[lane_id()];
-      if (lane_id() < n_blocks) {
-        xs[r].d[lane_id()] = a.packed.d[at / kQuantBlock + lane_id()];
-        xs[r].sums[lane_id()] = a.packed.sums[at / kQuantBlock + lane_id()];
+      const bool has_q = lane_id() * 8 < n_blocks * kQuantBlock, has_block = lane_id() < n_blocks;
+      uint4 q = make_uint4(0, 0, 0, 0);
+      float d = 0.0f;
+      int32_t sum = 0;
+      if (has_q) q = reinterpret_cast<const uint4*>(a.packed.q + at)[lane_id()];
+      if (has_block) {
+        d = a.packed.d[at / kQuantBlock + lane_id()];
+        sum = a.packed.sums[at / kQuantBlock + lane_id()];
+      }
+      if (has_q) reinterpret_cast<uint4*>(xs[r].q)[lane_id()] = q;
+      if (has_block) {
+        xs[r].d[lane_id()] = d;
+        xs[r].sums[lane_id()] = sum;
       }
       continue;
     }
@@ -167,7 +176,7 @@ struct SegmentStream {
 };
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const __grid_constant__ LinearArgs a) {
   constexpr uint32_t kInputBytes = kRows * sizeof(PackedSegment);
   const auto ring_bytes = static_cast<uint32_t>(a.n_slots) * SegmentBytes<Codes>::kAll;
   const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);

@@ -168,7 +168,7 @@ __global__ void add_splits(const TensorLinearArgs a) {
 int choose_splits(const TensorLinearArgs& a, int tiles, int n_multiprocessors) {
   if (a.gated.units != nullptr || tiles * 2 > n_multiprocessors) return 1;
   const int stages = divide_up(a.parts[0].w.units_per_row, kStageUnits);
-  int splits = n_multiprocessors / tiles;
+  int splits = (n_multiprocessors < kMaxBlocks ? n_multiprocessors : kMaxBlocks) / tiles;
   if (splits > stages / kMinStages) splits = stages / kMinStages;
   if (splits < 2) return 1;
   return divide_up(stages, divide_up(stages, splits));  // none is empty
@@ -209,7 +209,7 @@ int32_t tile_rows_of(int32_t n_rows, int32_t n_groups, int n_multiprocessors) {
   return time(96) < time(kTileRows) ? 96 : kTileRows;
 }
 
-size_t partial_floats(int n_multiprocessors) { return size_t(n_multiprocessors) * kTileGroups * kGroup * kTileRows; }
+size_t most_shares(int32_t cols) { return static_cast<size_t>(divide_up(cols, 8 * kStageUnits) / kMinStages); }
 
 int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args) {
   if (dtype == DType::kBF16) return choose_rows<DType::kBF16>(stream, args);

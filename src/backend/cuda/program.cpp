@@ -12,14 +12,6 @@ namespace {
 // Decodes of more rows are launched kernel by kernel: their kernels take longer than a launch.
 constexpr uint32_t kMaxGraphRows = 64;
 
-// Memory for attention's chunks when blocks share a tile, and the tiles that may.
-constexpr size_t kMaxPartialBytes = size_t{64} << 20;
-constexpr uint32_t kMaxSplitTiles = 16;
-
-uint32_t choose_heads_per_tile(const Plan& plan) {
-  return plan.n_layers == 0 ? 1 : std::min<uint32_t>(plan.heads.n_heads / plan.heads.n_kv_heads, kMaxQueries);
-}
-
 }  // namespace
 
 CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> weights, const CompileOptions& options,
@@ -29,7 +21,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       weights_(std::move(weights)),
       device_(std::move(device)),
       kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
-      heads_per_tile_(choose_heads_per_tile(plan_)),
+      heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
       batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_), kTensorQueries / heads_per_tile_),
       kv_(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv)),
@@ -41,8 +33,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
   if (plan_.n_layers > 0 && (head_dim % kHeadDimStep != 0 || head_dim > kMaxHeadDim))
     fail("head size {}: the cuda backend takes multiples of {} up to {}", head_dim, kHeadDimStep, kMaxHeadDim);
   allocate_scratch();
-  if (options_.numerics == Numerics::kFast)
-    tensor_cores_.emplace(plan_, *weights_, options_, stream_, device_.n_multiprocessors);
+  if (options_.numerics == Numerics::kFast) tensor_cores_.emplace(plan_, *weights_, options_, stream_);
   stream_.to_device(cos_.data(), plan_.rope.cos.data(), cos_.size());
   stream_.to_device(sin_.data(), plan_.rope.sin.data(), sin_.size());
   if (options_.poison) stream_.fill_bytes(kv_.data(), 0xff, kv_.bytes());  // NaN in all KV types
@@ -52,24 +43,15 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
 CudaProgram::~CudaProgram() = default;
 
 void CudaProgram::allocate_scratch() {
-  size_t widest = 0;
-  for (const Step& step : plan_.steps) {
-    const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear != nullptr && uses(*linear, true)) widest = std::max<size_t>(widest, width(linear->x));
-  }
-  const size_t rows = std::max(options_.max_rows, options_.max_logit_rows);
+  const ScratchSizes sizes(plan_, options_);
   for (Packed& p : packed_) {
-    p.q = DeviceArray<int16_t>(kActivationMemory, rows * widest);
-    p.d = DeviceArray<float>(kActivationMemory, rows * widest / kQuantBlock);
-    p.sums = DeviceArray<int32_t>(kActivationMemory, rows * widest / kQuantBlock);
+    p.q = DeviceArray<int16_t>(kActivationMemory, sizes.packed);
+    p.d = DeviceArray<float>(kActivationMemory, sizes.packed_blocks);
+    p.sums = DeviceArray<int32_t>(kActivationMemory, sizes.packed_blocks);
   }
-  if (plan_.n_layers == 0) return;
-  const size_t chunks = static_cast<size_t>(divide_up(plan_.context(), kChunk));
-  const size_t of_tile = kv_tiles() * chunks * kMaxQueries * (plan_.heads.head_dim + 2);
-  const size_t room = kMaxPartialBytes / sizeof(float) / of_tile;
-  max_split_tiles_ = static_cast<uint32_t>(std::min<size_t>({room, kMaxSplitTiles, options_.max_rows}));
-  attention_partial_ = DeviceArray<float>(kActivationMemory, max_split_tiles_ * of_tile);
-  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, size_t{max_split_tiles_} * plan_.heads.n_heads);
+  attention_partial_ = DeviceArray<float>(kActivationMemory, sizes.attention_partial);
+  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, sizes.attention_arrivals);
+  max_split_tiles_ = sizes.max_split_tiles;
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
@@ -98,7 +80,7 @@ bool CudaProgram::gates(const Op& op, const Op& next) const {
 bool CudaProgram::reads_packed(size_t step, SlotId slot) const {
   if (step >= plan_.steps.size()) return false;
   const auto* linear = std::get_if<Linear>(&plan_.steps[step].op);
-  return linear != nullptr && linear->x == slot && uses(*linear, true);
+  return linear != nullptr && linear->x == slot && uses(plan_, *linear, true);
 }
 
 // Neighbours join where nobody else reads what is between them and it is not shown.
@@ -141,7 +123,7 @@ size_t CudaProgram::bytes() const {
   size_t packed = 0;
   for (const Packed& p : packed_) packed += p.q.bytes() + p.d.bytes() + p.sums.bytes();
   return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed +
-         attention_partial_.bytes() + (tensor_cores_ ? tensor_cores_->bytes() : 0);
+         attention_partial_.bytes() + attention_arrivals_.bytes() + (tensor_cores_ ? tensor_cores_->bytes() : 0);
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "backend/cuda/batch_block.h"
+#include "backend/cuda/scratch.h"
 #include "backend/cuda/slots.h"
 #include "backend/cuda/tensor_cores.h"
 #include "backend/cuda/weights.h"
@@ -70,7 +71,6 @@ class CudaProgram final : public Program {
   InputRows input_of(const Op& op);
   bool is_on_tensor_cores(const Stage& stage, const Linear& op) const;
   void enqueue_on_tensor_cores(const Stage& stage, const Linear& op);
-  bool uses(const Linear& op, bool quantized) const;
   bool feeds(const Op& op, const Op& next) const;
   bool gates(const Op& op, const Op& next) const;
   bool reads_packed(size_t step, SlotId slot) const;
@@ -78,7 +78,6 @@ class CudaProgram final : public Program {
   KvView kv_view(uint32_t layer);
   AttentionArgs attention_args(const Attention& op);
   int32_t attention_splits(uint32_t rows, uint32_t tiles) const;
-  uint32_t kv_tiles() const;  // of one row: KV heads, times the tiles of a head's group
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }
   void allocate_scratch();
@@ -106,7 +105,7 @@ class CudaProgram final : public Program {
     DeviceArray<int32_t> sums;
     PackedRows view() { return {q.data(), d.data(), sums.data()}; }
   };
-  Packed packed_[2];
+  Packed packed_[ScratchSizes::kPacked];
   size_t packed_last_ = 0;             // which of them was made last
   std::optional<SlotId> packed_slot_;  // and of which slot
   DeviceArray<float> attention_partial_;

@@ -55,11 +55,6 @@ void CudaProgram::enqueue(const Stage& stage, const GatherRows& op) {
               static_cast<int32_t>(width(op.x)), slots_.data(op.y));
 }
 
-bool CudaProgram::uses(const Linear& op, bool quantized) const {
-  return std::any_of(op.weights.begin(), op.weights.end(),
-                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
-}
-
 // Where the int16 blocks of a slot's rows go: not where the last ones are, which may be read now.
 PackedRows CudaProgram::pack_for(SlotId slot) {
   packed_last_ = 1 - packed_last_;
@@ -95,9 +90,9 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   PackedRows packed;
   if (packed_slot_ == op.x && stage.prepare == nullptr)
     packed = packed_[packed_last_].view();
-  else if (prepares && uses(op, true))
+  else if (prepares && uses(plan_, op, true))
     pack_rows(kernels_, in, rows, packed = pack_for(op.x));
-  if (prepares && uses(op, false) && in.prepare != Prepare::kNone) {
+  if (prepares && uses(plan_, op, false) && in.prepare != Prepare::kNone) {
     prepare_rows(kernels_, in, rows, slots_.data(op.x));  // as if it were not fused
     in = input_of(op);
   }
@@ -143,11 +138,6 @@ KvView CudaProgram::kv_view(uint32_t layer) {
   return view;
 }
 
-uint32_t CudaProgram::kv_tiles() const {
-  const Heads& h = plan_.heads;
-  return h.n_kv_heads * static_cast<uint32_t>(divide_up(h.n_heads / h.n_kv_heads, heads_per_tile_));
-}
-
 void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
   const RopeArgs args = {slots_.data(op.qkv), cos_.data(), sin_.data(), op.pairs, kv_view(op.layer), batch_.view()};
   rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
@@ -187,7 +177,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
       args.n_tiles = static_cast<int32_t>(batch_.wide_tiles());
       return attention_on_tensor_cores(kernels_, args);
     }
-    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles());
+    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles(plan_));
     return attention(kernels_, args);
   }
   if (rope != nullptr) {

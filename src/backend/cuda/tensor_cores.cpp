@@ -24,52 +24,59 @@ float largest_row_norm(const CudaWeights::Matrix& matrix, const Stream& stream) 
 
 }  // namespace
 
-TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options,
-                         const Stream& stream, int n_multiprocessors)
-    : plan_(plan),
-      weights_(weights),
-      zeros_(kActivationMemory, size_t{kStageUnits} * kGroup),
-      partial_(kActivationMemory, partial_floats(n_multiprocessors)),
-      row_norms_(plan.weights.size()) {
+TensorCoreSizes::TensorCoreSizes(const Plan& plan, const CompileOptions& options) {
+  if (options.numerics == Numerics::kExact) return;
+  const size_t rows = std::max(options.max_rows, options.max_logit_rows);
+  tile_rows = rows + kTileRows;  // tiles of any size, of which the last has room
   size_t widest = 0, widest_gated = 0;
   for (const Step& step : plan.steps) {
     const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear == nullptr || !takes(*linear)) continue;
-    widest = std::max<size_t>(widest, plan.slot(linear->x).width);
-    if (!is_gate_and_up(*linear)) continue;
-    widest_gated = std::max<size_t>(widest_gated, plan.slot(linear->y).width / 2);
+    if (linear == nullptr || !is_for_tensor_cores(plan, *linear)) continue;
+    const size_t x = plan.slot(linear->x).width, y = plan.slot(linear->y).width;
+    widest = std::max(widest, x);
+    if (is_gate_and_up(*linear)) widest_gated = std::max(widest_gated, y / 2);
+    partial = std::max(partial, std::min(kMaxPartialFloats, most_shares(static_cast<int32_t>(x)) * rows * y));
+  }
+  units = tile_rows * static_cast<size_t>(half_units(static_cast<int32_t>(widest)));
+  gated_units = tile_rows * static_cast<size_t>(half_units(static_cast<int32_t>(widest_gated)));
+  zeros = size_t{kStageUnits} * kGroup;
+}
+
+size_t TensorCoreSizes::bytes() const {
+  return (units + gated_units + zeros) * sizeof(uint4) + (2 * tile_rows + partial) * sizeof(float);
+}
+
+bool is_for_tensor_cores(const Plan& plan, const Linear& op) {
+  if (op.weights.size() > kMaxParts || plan.slot(op.x).width % kElementsPerUnit != 0) return false;
+  const DType dtype = plan.weight(op.weights[0]).dtype;
+  return (dtype == DType::kF16 || dtype == DType::kBF16) &&
+         std::all_of(op.weights.begin(), op.weights.end(), [&](WeightId id) { return plan.weight(id).dtype == dtype; });
+}
+
+TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options,
+                         const Stream& stream)
+    : plan_(plan),
+      weights_(weights),
+      sizes_(plan, options),
+      rows_{DeviceArray<uint4>(kActivationMemory, sizes_.units),
+            DeviceArray<float>(kActivationMemory, sizes_.tile_rows)},
+      gated_{DeviceArray<uint4>(kActivationMemory, sizes_.gated_units),
+             DeviceArray<float>(kActivationMemory, sizes_.tile_rows)},
+      zeros_(kActivationMemory, sizes_.zeros),
+      partial_(kActivationMemory, sizes_.partial),
+      row_norms_(plan.weights.size()) {
+  for (const Step& step : plan.steps) {
+    const auto* linear = std::get_if<Linear>(&step.op);
+    if (linear == nullptr || !takes(*linear) || !is_gate_and_up(*linear)) continue;
     for (const WeightId id : linear->weights)
       row_norms_[static_cast<size_t>(id)] = largest_row_norm(weights.matrix(id), stream);
   }
-  const size_t rows = std::max(options.max_rows, options.max_logit_rows);
-  rows_ = make_buffer(rows, widest);
-  gated_ = make_buffer(rows, widest_gated);
   stream.fill_bytes(zeros_.data(), 0, zeros_.bytes());
   stream.synchronize();
 }
 
-TensorCores::Buffer TensorCores::make_buffer(size_t rows, size_t cols) const {
-  const size_t whole_tiles = rows + kTileRows;  // tiles of any size, of which the last has room
-  const auto units = static_cast<size_t>(half_units(static_cast<int32_t>(cols)));
-  return {DeviceArray<uint4>(kActivationMemory, whole_tiles * units),
-          DeviceArray<float>(kActivationMemory, whole_tiles)};
-}
-
 HalfRows TensorCores::Buffer::of(int32_t cols, int32_t tile_rows) {
   return {units.data(), scale.data(), half_units(cols), tile_rows};
-}
-
-size_t TensorCores::bytes() const {
-  return rows_.units.bytes() + rows_.scale.bytes() + gated_.units.bytes() + gated_.scale.bytes() + zeros_.bytes() +
-         partial_.bytes();
-}
-
-bool TensorCores::takes(const Linear& op) const {
-  if (op.weights.size() > kMaxParts || plan_.slot(op.x).width % kElementsPerUnit != 0) return false;
-  const DType dtype = plan_.weight(op.weights[0]).dtype;
-  return (dtype == DType::kF16 || dtype == DType::kBF16) &&
-         std::all_of(op.weights.begin(), op.weights.end(),
-                     [&](WeightId id) { return plan_.weight(id).dtype == dtype; });
 }
 
 TensorLinearArgs TensorCores::args_of(const Linear& op, int32_t n) {

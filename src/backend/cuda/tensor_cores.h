@@ -11,17 +11,29 @@ namespace llorch::cuda {
 // Batches of up to so many rows are exact in `fast`, too: they are bound by the reading of weights, not by products.
 inline constexpr uint32_t kExactRows = 8;
 
+// What a program has in device memory for them: nothing in `exact`.
+struct TensorCoreSizes {
+  TensorCoreSizes(const Plan& plan, const CompileOptions& options);
+  size_t bytes() const;
+
+  size_t tile_rows = 0;               // rows of the buffers
+  size_t units = 0, gated_units = 0;  // of 16 bytes
+  size_t zeros = 0;                   // units
+  size_t partial = 0;                 // floats
+};
+
+// Whether a product's matrices are of a type and width that the kernels take.
+bool is_for_tensor_cores(const Plan& plan, const Linear& op);
+
 class TensorCores {
  public:
   // Room for the products of this plan and so many rows. Waits for the device.
-  TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options, const Stream& stream,
-              int n_multiprocessors);
+  TensorCores(const Plan& plan, const CudaWeights& weights, const CompileOptions& options, const Stream& stream);
 
   // Before the first product of a batch: nothing is left of one that failed.
   void begin() { left_ = {}; }
 
-  // Whether a product's matrices are of a type and width that these kernels take.
-  bool takes(const Linear& op) const;
+  bool takes(const Linear& op) const { return is_for_tensor_cores(plan_, op); }
 
   // y = the product of the rows, as Linear says. next_adds: the next call is of the rows of y, normalized, and may add
   // what is left to be added to them.
@@ -31,7 +43,7 @@ class TensorCores {
   void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n);
   void multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds);
 
-  size_t bytes() const;
+  size_t bytes() const { return sizes_.bytes(); }
 
  private:
   struct Buffer {
@@ -39,13 +51,13 @@ class TensorCores {
     DeviceArray<float> scale;
     HalfRows of(int32_t cols, int32_t tile_rows);
   };
-  Buffer make_buffer(size_t rows, size_t cols) const;
   TensorLinearArgs args_of(const Linear& op, int32_t n);
   void multiply(const KernelStream& stream, DType dtype, TensorLinearArgs& args, bool next_adds);
   DType dtype_of(const Linear& op) const { return weights_.matrix(op.weights[0]).dtype; }
 
   const Plan& plan_;
   const CudaWeights& weights_;
+  const TensorCoreSizes sizes_;
   Buffer rows_, gated_;
   DeviceArray<uint4> zeros_;
   DeviceArray<float> partial_;

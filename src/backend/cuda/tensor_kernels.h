@@ -51,12 +51,15 @@ struct TensorLinearArgs {
   int32_t y_width = 0;
   bool accumulate = false;
   const uint4* zeros = nullptr;  // a group's stage of them
-  float* partial = nullptr;      // sums of shares of K, partial_floats()
+  float* partial = nullptr;      // sums of shares of K
   int32_t n_splits = 1;          // shares; chosen by linear_on_tensor_cores()
   bool leaves_shares = false;    // of an accumulating product: somebody else adds them to y
   HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
 };
-size_t partial_floats(int n_multiprocessors);
+// Blocks of a product whose K is cut, at most; shares of K, at most; and what their sums take.
+inline constexpr int kMaxBlocks = 144;
+size_t most_shares(int32_t cols);
+inline constexpr size_t kMaxPartialFloats = size_t{kMaxBlocks} * kTileGroups * kGroup * kTileRows;
 // Says in how many shares the sums are left, if args ask for that: 1 if y is whole.
 int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
 

@@ -13,7 +13,11 @@ if(NOT DEFINED CMAKE_CUDA_HOST_COMPILER AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   set(CMAKE_CUDA_HOST_COMPILER ${CMAKE_CXX_COMPILER})
 endif()
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)  # Ampere, Hopper; and the latter's PTX for what comes after
+  if(LLORCH_CUDA STREQUAL "AUTO" AND NOT EXISTS /dev/nvidiactl)
+    set(CMAKE_CUDA_ARCHITECTURES 90-real)  # nothing here runs it: one says whether it compiles, in half the time of two
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)  # Ampere, Hopper; and the latter's PTX for what comes after
+  endif()
 endif()
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.4)

@@ -1,7 +1,9 @@
 // Which backend the flags ask for: the only place that knows all of them.
 #include <fmt/format.h>
 
-#include "app/load.h"
+#include <CLI/CLI.hpp>
+
+#include "app/memory_plan.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
 
@@ -43,6 +45,17 @@ void add_backend_options(CLI::App& command, LoadOptions& options) {
       ->check(CLI::IsMember({"exact", "fast"}));
   command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
       ->check(CLI::Range(1, 1024));
+}
+
+std::optional<MemoryPlace> place_without_device([[maybe_unused]] const LoadOptions& options) {
+#ifdef LLORCH_HAS_CUDA
+  if (options.backend == "cuda")
+    if (const auto missing = cuda_is_missing({options.device}))
+      return MemoryPlace{.backend = {"cuda", "a device that is not here: " + *missing},
+                         .needs = cuda_memory_needs,
+                         .memory = std::nullopt};
+#endif
+  return std::nullopt;
 }
 
 std::unique_ptr<Backend> make_backend(const LoadOptions& options) {

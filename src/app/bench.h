@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "app/load.h"
 #include "backend/backend.h"
 
 namespace llorch {
@@ -15,6 +16,7 @@ struct BenchOptions {
   uint32_t context = 128;       // positions before the first decoded token
   uint32_t tokens = 32;         // decoded tokens
   int repeats = 3;
+  DType kv_dtype = DType::kF16;
 };
 
 // One kind of work: medians over the repeats.
@@ -33,7 +35,7 @@ struct BenchResult {
   double handed_out_us = 0.0, sampled_us = 0.0;  // a decoded token by Program::run(), and by sample(); medians
   size_t weight_bytes = 0, program_bytes = 0, kv_bytes = 0;
   double peak_resident_bytes = 0.0;  // of the process, after load, prefill and a decoded token
-  double load_s = 0.0;
+  LoadTimes times;
 };
 
 // Bytes that one decoded token must read at `context` positions: every matrix once (an embedding table that is not also
@@ -44,7 +46,7 @@ double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context);
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options);
 
 // The same widths with one layer, five tokens and one decoded one: are the logits the reference's, bit for bit?
-bool outputs_match_reference(Backend& backend, const Plan& one_layer_plan,
-                             const std::function<WeightSource()>& weights);
+bool outputs_match_reference(Backend& backend, const Plan& one_layer_plan, const std::function<WeightSource()>& weights,
+                             DType kv_dtype);
 
 }  // namespace llorch

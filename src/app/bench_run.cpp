@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "app/bench.h"
+#include "app/memory_plan.h"
 #include "backend/reference/reference_backend.h"
 #include "sampling/logits_hash.h"
 #include "sampling/tripwire.h"
@@ -158,15 +159,18 @@ double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context) {
 
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options) {
   BenchResult result;
-  const auto load_start = Clock::now();
-  const auto weights = backend.place(plan, source);
-  result.load_s = seconds_since(load_start);
-  result.weight_bytes = weights->bytes();
   CompileOptions compile;
   compile.max_rows = options.prefill_rows;
   compile.max_logit_rows = 1;
+  compile.kv.dtype = options.kv_dtype;
   const uint32_t positions = std::max(options.prompt, options.context + options.tokens);
   compile.kv.n_pages = (positions + compile.kv.page_size - 1) / compile.kv.page_size;
+  check_memory(backend.memory_needs(plan, compile), place_of(backend));
+  const auto load_start = Clock::now();
+  const auto weights = backend.place(plan, source);
+  result.times.load_ms = 1e3 * seconds_since(load_start);
+  result.times.bytes = weight_bytes(plan);
+  result.weight_bytes = weights->bytes();
   const auto program = backend.compile(plan, weights, compile);
   result.program_bytes = program->bytes();
   result.kv_bytes = kv_page_bytes(plan, compile.kv) * compile.kv.n_pages;
@@ -202,12 +206,14 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   return result;
 }
 
-bool outputs_match_reference(Backend& backend, const Plan& plan, const std::function<WeightSource()>& weights) {
+bool outputs_match_reference(Backend& backend, const Plan& plan, const std::function<WeightSource()>& weights,
+                             DType kv_dtype) {
   const std::unique_ptr<Backend> reference = make_reference_backend();
   std::vector<std::vector<float>> logits;
   for (Backend* b : {&backend, reference.get()}) {
     CompileOptions options;
     options.kv.n_pages = 1;
+    options.kv.dtype = kv_dtype;
     options.max_logit_rows = 1;
     const auto program = b->compile(plan, b->place(plan, weights()), options);
     std::vector<float>& all = logits.emplace_back();

@@ -1,9 +1,11 @@
 // The subcommands of llorch, each in the file of its name.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include "base/error.h"
+
+namespace CLI {
+class App;
+}
 
 namespace llorch {
 
@@ -25,5 +27,6 @@ void add_trace(CLI::App& app);
 void add_diff(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_replay(CLI::App& app);
+void add_load(CLI::App& app);  // http_load.cpp
 
 }  // namespace llorch

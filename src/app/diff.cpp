@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 
@@ -137,8 +138,7 @@ DiffReport diff_each_step(const DiffOptions& options) {
   const Plan& plan = b.model.program->plan();
   const Recording truth = record_sequence(*b.model.program, b.run, StepSet(plan.steps.size(), true));
   const Checkpoint checkpoint = Checkpoint::open(find_model(options.trace.load.model));
-  const WeightSource source{.open = [&](const Weight& weight) { return checkpoint.at(weight.name); },
-                            .close = [&](const Tensor& tensor) { checkpoint.release(tensor); }};
+  const WeightSource source = source_of(checkpoint);
   const CompileOptions& compile = b.model.program->options();
   DiffReport report;
   report.a = a.info;

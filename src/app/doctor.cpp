@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -109,8 +110,7 @@ void doctor(DoctorFlags& flags) {
     print_head(patient, subject->info(), reference->info(), flags);
     flags.doctor.on_check = print_check;
   }
-  const WeightSource source{.open = [&](const Weight& w) { return patient.checkpoint.at(w.name); },
-                            .close = [&](const Tensor& t) { patient.checkpoint.release(t); }};
+  const WeightSource source = source_of(patient.checkpoint);
   const Diagnosis diagnosis = diagnose(*subject, *reference, patient.model.plan, source, flags.doctor);
   if (flags.json)
     print_json(patient, diagnosis, flags);

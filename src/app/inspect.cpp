@@ -1,6 +1,8 @@
 // llorch inspect: what is in a model's files.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "app/commands.h"
 #include "app/load.h"
 #include "app/model_path.h"

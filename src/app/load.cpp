@@ -3,13 +3,16 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <future>
+#include <limits>
 #include <map>
 
-#include "app/memory.h"
+#include "app/memory_plan.h"
 #include "app/model_path.h"
-#include "format/checkpoint.h"
 #include "model/model.h"
 
 namespace llorch {
@@ -32,32 +35,31 @@ std::vector<int32_t> all_eos(const ModelConfig& config, const Tokenizer& tokeniz
   return eos;
 }
 
+// Rotation tables of so many positions are made while the device wakes up, before it is known whether they fit.
+constexpr uint32_t kMaxEarlyContext = 128 * 1024;
+
 struct Files {
   Checkpoint checkpoint;
-  Model model;
-  KvShape kv;
+  Model shape;  // with one position: it says what memory is needed
+  Model model;  // of as many as were asked for, if they are not too many
   std::shared_ptr<const Tokenizer> tokenizer;
 };
 
-// Everything that a wrong file or flag can be refused for, before any weight is read.
-Files open_files(const LoadOptions& options, const Backend& device) {
+// What a wrong file can be refused for, before any weight is read and without a device.
+Files open_files(const LoadOptions& options) {
   Checkpoint checkpoint = Checkpoint::open(find_model(options.model));
   std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(checkpoint);
-  const Model shape = load_model(checkpoint, 1);  // for the size of a page; without the whole rotation table
-  KvShape kv;
-  kv.dtype = kv_dtype_of(options);
-  if (options.context > shape.config.context) {
-    throw InputError(
-        fmt::format("--ctx {}: the model was made for {} positions", options.context, shape.config.context));
-  }
-  const uint64_t available = device.free_memory().value_or(available_memory_bytes());
-  const KvBudget budget =
-      choose_kv_budget({kv_page_bytes(shape.plan, kv), kv.page_size, shape.config.context, options.context,
-                        options.kv_memory, available - std::min(available, checkpoint.file_bytes())});
-  kv.n_pages = budget.n_pages;
-  Model model = load_model(checkpoint, budget.context);
-  return {std::move(checkpoint), std::move(model), kv, std::move(tokenizer)};
+  Model shape = load_model(checkpoint, 1);
+  const uint32_t wanted = options.context != 0 ? options.context : shape.config.context;
+  Model model = load_model(checkpoint, std::min({wanted, shape.config.context, kMaxEarlyContext}));
+  return {std::move(checkpoint), std::move(shape), std::move(model), std::move(tokenizer)};
 }
+
+double ms_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double rounded(double value) { return std::round(value * 10.0) / 10.0; }
 
 }  // namespace
 
@@ -78,20 +80,62 @@ void add_load_options(CLI::App& command, LoadOptions& options, bool model_is_pos
     command.add_option("--model", options.model, what + " (default: the embedded model)");
   }
   add_backend_options(command, options);
+  add_memory_options(command, options);
+}
+
+void add_memory_options(CLI::App& command, LoadOptions& options) {
   command.add_option("--ctx", options.context, "Positions of one sequence (default: the model's, bounded by memory)")
       ->check(CLI::PositiveNumber);
-  command.add_option("--kv-memory", options.kv_memory, "Memory of the KV pages, as 512MB or 4GB")
-      ->transform(CLI::AsSizeValue(false));
+  CLI::Option* kv_memory =
+      command.add_option("--kv-memory", options.kv_memory, "Memory of the KV pages, as 512MB or 4GB")
+          ->transform(CLI::AsSizeValue(false));
+  command
+      .add_option("--gpu-memory-utilization", options.gpu_memory_utilization,
+                  "Share of the device's memory that all together may take; KV pages get what is left (default: 0.9)")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            double share = 0.0;
+            const bool fits = CLI::detail::lexical_cast(text, share) && share > 0.0 && share <= 1.0;
+            return fits ? std::string() : fmt::format("expected more than 0 and at most 1, got {}", text);
+          },
+          "SHARE"))
+      ->excludes(kv_memory);
+}
+
+void add_max_running_option(CLI::App& command, LoadOptions& options) {
+  command.add_option("--max-running", options.max_sequences, "Sequences of one step")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+}
+
+WeightSource source_of(const Checkpoint& checkpoint) {
+  return {.open = [&checkpoint](const Weight& weight) { return checkpoint.at(weight.name); },
+          .close = [&checkpoint](const Tensor& tensor) { checkpoint.release(tensor); },
+          .max_open = std::numeric_limits<size_t>::max()};
+}
+
+std::string to_text(const LoadTimes& times) {
+  return fmt::format("weights: {:.1f} MB in {:.0f} ms ({:.1f} GB/s), device context in {:.0f} ms\n",
+                     static_cast<double>(times.bytes) / 1e6, times.load_ms, times.gb_per_s(), times.context_ms);
 }
 
 LoadedModel load(const LoadOptions& options, const Logger& log) {
   LoadedModel out;
   out.numerics = "exact";
+  auto opening = std::async(std::launch::async, [&options] { return open_files(options); });
+  auto begin = std::chrono::steady_clock::now();
   out.device = make_backend(options);
+  out.times.context_ms = ms_since(begin);
   out.backend = out.device->info();
-  log.info("device ready", {{"backend", out.backend.name}, {"device", out.backend.device}});
+  log.info(
+      "device ready",
+      {{"backend", out.backend.name}, {"device", out.backend.device}, {"context_ms", rounded(out.times.context_ms)}});
 
-  Files files = blame_files([&] { return open_files(options, *out.device); });
+  Files files = blame_files([&] { return opening.get(); });
+  const MemoryPlan memory =
+      plan_memory(options, std::move(files.shape.plan), files.shape.config.context, place_of(*out.device));
+  if (files.model.plan.context() != memory.context) files.model = load_model(files.checkpoint, memory.context);
+  const Plan& plan = files.model.plan;
   out.config = files.model.config;
   out.dtype = main_dtype(files.checkpoint);
   out.tokenizer = files.tokenizer;
@@ -103,27 +147,23 @@ LoadedModel load(const LoadOptions& options, const Logger& log) {
                               {"hidden_size", out.config.hidden},
                               {"layers", out.config.n_layers},
                               {"vocabulary", out.config.vocab},
-                              {"context", files.model.plan.context()},
+                              {"context", plan.context()},
                               {"bytes", files.checkpoint.file_bytes()}});
 
-  const auto begin = std::chrono::steady_clock::now();
-  WeightSource source;
-  source.open = [&](const Weight& weight) { return files.checkpoint.at(weight.name); };
-  source.close = [&](const Tensor& tensor) { files.checkpoint.release(tensor); };
-  out.weights = out.device->place(files.model.plan, source);
-  CompileOptions compile;
-  compile.kv = files.kv;
-  compile.max_logit_rows = options.max_sequences;
-  compile.max_rows = std::max(compile.max_rows, options.max_sequences);
-  out.program = out.device->compile(files.model.plan, out.weights, compile);
-  const auto elapsed = std::chrono::steady_clock::now() - begin;
+  begin = std::chrono::steady_clock::now();
+  out.weights = out.device->place(plan, source_of(files.checkpoint));
+  out.times.load_ms = ms_since(begin);
+  out.times.bytes = weight_bytes(plan);
+  out.program = out.device->compile(plan, out.weights, memory.compile);
   log.info("model loaded", {{"model", out.config.name},
                             {"device", out.backend.device},
                             {"weight_bytes", out.weights->bytes()},
                             {"program_bytes", out.program->bytes()},
-                            {"kv_pages", files.kv.n_pages},
-                            {"kv_page_size", files.kv.page_size},
-                            {"duration_ms", std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count()}});
+                            {"kv_pages", memory.compile.kv.n_pages},
+                            {"kv_page_size", memory.compile.kv.page_size},
+                            {"load_ms", rounded(out.times.load_ms)},
+                            {"load_gb_per_s", rounded(out.times.gb_per_s())},
+                            {"duration_ms", static_cast<int64_t>(ms_since(begin))}});
   return out;
 }
 

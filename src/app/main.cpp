@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   llorch::add_diff(app);
   llorch::add_doctor(app);
   llorch::add_replay(app);
+  llorch::add_load(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -19,7 +19,6 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kDefaultPositions = 8 * 1024;
-constexpr double kShareOfFree = 0.5;  // the rest is for activations and everybody else
 
 #ifndef __APPLE__
 // A number in the file's first word; nothing said ("max", no file): no limit.
@@ -56,21 +55,21 @@ uint64_t available_memory_bytes() {
 }
 
 KvBudget choose_kv_budget(const KvWish& wish) {
-  const uint64_t wanted_context = wish.context != 0 ? wish.context : wish.model_context;
-  const auto bounded = static_cast<uint64_t>(kShareOfFree * static_cast<double>(wish.available_bytes));
-  const uint64_t allowed_bytes = wish.kv_memory != 0 ? wish.kv_memory : bounded;
+  const uint64_t allowed_bytes = wish.kv_memory != 0 ? wish.kv_memory : wish.room_bytes;
   const uint64_t allowed_pages = allowed_bytes / wish.page_bytes;
-  const uint64_t context = wish.context != 0 ? wish.context : std::min(wanted_context, allowed_pages * wish.page_size);
+  const uint64_t context =
+      wish.context != 0 ? wish.context : std::min<uint64_t>(wish.model_context, allowed_pages * wish.page_size);
   const uint64_t context_pages = std::max<uint64_t>(1, pages_of(context, wish));
   if (context_pages > allowed_pages) {
     throw InputError(
-        fmt::format("KV pages: one sequence of {} positions needs {:.1f} MiB, but {} {:.1f} MiB; {}",
+        fmt::format("KV pages: one sequence of {} positions needs {:.1f} MiB, but {} {:.1f} MiB; lower --ctx or {}",
                     std::max<uint64_t>(context, 1), static_cast<double>(context_pages * wish.page_bytes) / kMiB,
-                    wish.kv_memory != 0 ? "--kv-memory allows" : "half of the free memory is",
-                    static_cast<double>(allowed_bytes) / kMiB, "lower --ctx or give more --kv-memory"),
+                    wish.kv_memory != 0 ? "--kv-memory allows" : wish.room, static_cast<double>(allowed_bytes) / kMiB,
+                    wish.kv_memory != 0 ? "give more --kv-memory" : wish.remedy),
         ErrorCode::kOutOfPages);
   }
-  const uint64_t enough = std::max(context_pages, pages_of(kDefaultPositions, wish));
+  const uint64_t enough = wish.n_sequences != 0 ? wish.n_sequences * context_pages
+                                                : std::max(context_pages, pages_of(kDefaultPositions, wish));
   const uint64_t pages = wish.kv_memory != 0 ? allowed_pages : std::min(allowed_pages, enough);
   return {static_cast<uint32_t>(context),
           static_cast<uint32_t>(std::min<uint64_t>(pages, UINT32_MAX / wish.page_size))};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace llorch {
 
@@ -15,11 +16,14 @@ struct KvBudget {
 
 struct KvWish {
   uint64_t page_bytes = 0;
-  uint32_t page_size = 0;        // positions
-  uint32_t model_context = 0;    // what the model was made for
-  uint32_t context = 0;          // --ctx; 0: the model's, or what fits
-  uint64_t kv_memory = 0;        // --kv-memory in bytes; 0: room for one context or 8 x 1024 positions, if they fit
-  uint64_t available_bytes = 0;  // beside the weights
+  uint32_t page_size = 0;      // positions
+  uint32_t model_context = 0;  // what the model was made for
+  uint32_t context = 0;        // --ctx; 0: the model's, or what fits
+  uint64_t kv_memory = 0;      // --kv-memory in bytes: taken whole; 0: what fits into room_bytes
+  uint64_t room_bytes = 0;
+  std::string room;          // where that number comes from: "half of the free memory is"
+  std::string remedy;        // what gives more room
+  uint32_t n_sequences = 0;  // whose contexts the pages are to hold; 0: one context or 8 x 1024 positions
 };
 
 // Throws InputError, with what is needed and what there is, if one sequence of the wanted context does not fit.

@@ -1,7 +1,6 @@
 // The flight recorder's flags, and what a model and a program say of themselves in a bundle.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <functional>
 #include <optional>

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 
@@ -44,10 +45,7 @@ struct ModelHere {
   Model model;
   TensorHashes hashes;
 
-  WeightSource source() const {
-    return {.open = [this](const Weight& w) { return checkpoint.at(w.name); },
-            .close = [this](const Tensor& t) { checkpoint.release(t); }};
-  }
+  WeightSource source() const { return source_of(checkpoint); }
 };
 
 ModelHere open_model(const Bundle& bundle, const ReplayFlags& flags) {

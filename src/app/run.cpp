@@ -1,6 +1,7 @@
 // llorch run: one prompt, its continuation as it is sampled, and what that took.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -207,8 +208,9 @@ void print_figures(LoadedModel& model, const RunResult& result) {
     speed = fmt::format("{:.1f} tok/s, {:.3f} ms/token, {:.2f} GB/s, {:.0f} % of the read roof of {:.1f} GB/s", rate,
                         1e3 / rate, bytes_per_s / 1e9, 100 * bytes_per_s / roof, roof / 1e9);
   }
-  print(fmt::format("\n{} tokens after {} ({:.1f} ms), {}, {}, logits xxh3 of all steps {:016x}\n",
-                    result.n_generated(), record.n_prompt, result.prefill_s * 1e3, speed, to_string(*record.finish),
+  print("\n" + to_text(model.times));
+  print(fmt::format("{} tokens after {} ({:.1f} ms), {}, {}, logits xxh3 of all steps {:016x}\n", result.n_generated(),
+                    record.n_prompt, result.prefill_s * 1e3, speed, to_string(*record.finish),
                     record.logits_hashes.back()));
 }
 

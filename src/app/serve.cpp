@@ -1,6 +1,7 @@
 // llorch serve: the worker. Device, verify, load, warm-up, bind, ready, callback.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdlib>
 
 #include "app/callback.h"
@@ -93,6 +94,7 @@ void live(ServeOptions& options, const Logger& log) {
   log.info("worker starting", {{"worker_id", options.worker_id}, {"version", LLORCH_VERSION}});
 
   const std::optional<BundleFolder> bundles = open_bundle_folder(options.record, log);
+  options.load.self_test = options.self_test != "off";
   LoadedModel loaded = load(options.load, log);
   const ServedModel model = served_model(loaded);
   EngineOptions engine_options;
@@ -154,9 +156,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--stall-timeout", options->stall_timeout_s, "Seconds after which a step counts as hanging")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--max-running", options->load.max_sequences, "Sequences of one step")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  add_max_running_option(*command, options->load);
   command->add_option("--max-waiting", options->server.max_waiting, "Requests that may wait; more are refused")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -1,4 +1,6 @@
 // llorch story: the client of a worker that runs.
+#include <CLI/CLI.hpp>
+
 #include "app/commands.h"
 #include "app/signals.h"
 #include "app/story_client.h"

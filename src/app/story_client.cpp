@@ -3,13 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "app/http_client.h"
 #include "app/sse_reader.h"
+#include "app/worker_ready.h"
 #include "base/error.h"
 
 namespace llorch {
@@ -19,42 +19,6 @@ using Clock = std::chrono::steady_clock;
 using nlohmann::json;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
-std::string token_of_environment() {
-  const char* token = std::getenv("LLORCH_API_TOKEN");
-  return token != nullptr ? token : "";
-}
-
-// Empty when the worker is healthy, else why it is not.
-std::string not_ready(const std::string& url, const std::atomic<bool>& stop) {
-  HttpRequest request;
-  request.url = url + "/health";
-  request.timeout = std::chrono::seconds(5);
-  request.stop = &stop;
-  try {
-    const HttpAnswer answer = send_http(request);
-    const json health = json::parse(answer.body, nullptr, false);
-    const bool healthy = answer.status == 200 && health.is_object() && health.value("status", "") == "healthy";
-    return healthy ? "" : fmt::format("HTTP {}: {}", answer.status, answer.body);
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
-void wait_until_ready(const std::string& url, const StoryOptions& options, const std::atomic<bool>& stop,
-                      const std::function<bool()>& alive) {
-  const auto begin = Clock::now();
-  while (true) {
-    const std::string reason = not_ready(url, stop);
-    if (stop) fail("interrupted");
-    if (reason.empty()) return;
-    if (!alive()) fail("the worker ended before it was ready");
-    if (Clock::now() - begin > options.ready_timeout) {
-      fail("the worker was not ready within {} s: {}", options.ready_timeout.count(), reason);
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-}
 
 // What one stream has brought so far.
 struct Story {
@@ -92,11 +56,12 @@ void add_story_options(CLI::App& command, StoryOptions& options) {
 void tell_story(uint16_t port, const StoryOptions& options, const std::atomic<bool>& stop,
                 const std::function<bool()>& alive) {
   const std::string url = fmt::format("http://127.0.0.1:{}", port);
-  wait_until_ready(url, options, stop, alive);
+  wait_until_ready(url, options.ready_timeout, stop, alive);
 
   const auto begin = Clock::now();
   Story story;
-  SseReader reader([&](const json& event) {
+  SseReader reader([&](std::string_view data) {
+    const json event = parse_event(data);
     if (story.tokens == 0 && event.value("type", "") == "token") fmt::print("Generated Story:\n{}", options.prompt);
     story.take(event, begin);
   });
@@ -109,7 +74,7 @@ void tell_story(uint16_t port, const StoryOptions& options, const std::atomic<bo
       {"temperature", options.temperature},
       {"seed",
        options.seed}}.dump();
-  request.bearer_token = token_of_environment();
+  request.bearer_token = api_token_of_environment();
   request.stop = &stop;
   request.on_body = [&](std::string_view bytes) {
     if (story.tokens == 0) story.raw += bytes;

@@ -1,12 +1,15 @@
 // The story request of the contract, sent to a worker, and what comes back, printed as it streams.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
+
+namespace CLI {
+class App;
+}
 
 namespace llorch {
 

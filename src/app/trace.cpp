@@ -1,6 +1,8 @@
 // llorch trace: what the steps of a model made of given tokens, written to a file.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "app/commands.h"
 #include "app/trace_options.h"
 #include "trace/trace_file.h"

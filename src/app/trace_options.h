@@ -1,7 +1,6 @@
 // The flags of a traced run, and the run itself: shared by llorch trace and llorch diff.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <string>

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/memory.h"
 #include "base/error.h"
 #include "plan/plan.h"
 #include "sampling/row.h"
@@ -58,10 +59,12 @@ struct Batch {
 };
 
 // Where weights come from at load. open() returns a view that stays valid until close() of the same tensor; a backend
-// opens and closes weights one after another in plan order, so that a source may map or make them one at a time.
+// opens weights in plan order and closes them in that order, both on the thread that loads, and has at most max_open
+// open at once: a source may make them one at a time.
 struct WeightSource {
   std::function<Tensor(const Weight&)> open;
   std::function<void(const Tensor&)> close;
+  size_t max_open = 1;  // more let a backend read on where one weight ends
 };
 
 // Weights on a device, in the backend's own layout. Shared by the programs compiled on them.
@@ -164,8 +167,10 @@ class Backend {
   virtual ~Backend() = default;
   virtual BackendInfo info() const = 0;
   virtual Roof measure_roof() = 0;  // takes about a second
-  // Of the device's own memory, in bytes; nothing: it uses the system's.
-  virtual std::optional<uint64_t> free_memory() const { return std::nullopt; }
+  // The device's own memory; nothing: it uses the system's.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
+  // What place() and compile() will allocate. Of the plan's rotation table only the size counts.
+  virtual std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const = 0;
   virtual std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) = 0;
   virtual std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                            const CompileOptions& options) = 0;

@@ -9,17 +9,28 @@
 
 namespace llorch {
 
+// Where each slot lies in one piece of memory, in floats, with a guard behind it; all are 256-byte aligned. Slots
+// written after GatherRows hold max_logit_rows rows, the others max_rows.
+struct SlotLayout {
+  static constexpr size_t kGuardFloats = 64;
+
+  SlotLayout(const Plan& plan, const CompileOptions& options);
+  size_t bytes() const { return n_floats * sizeof(float); }
+
+  std::vector<size_t> offsets, sizes;  // [slots]
+  size_t n_floats = 0;                 // never 0
+};
+
 class Slots {
  public:
-  // Slots written after GatherRows hold max_logit_rows rows, the others max_rows. Memory that no step touches is never
-  // resident (slots swallowed by fusion cost address space only).
+  // Memory that no step touches is never resident (slots swallowed by fusion cost address space only).
   Slots(const Plan& plan, const CompileOptions& options);
 
   // [rows, width], 64-byte aligned.
-  float* data(SlotId id) { return memory_.get() + offsets_[static_cast<size_t>(id)]; }
-  const float* data(SlotId id) const { return memory_.get() + offsets_[static_cast<size_t>(id)]; }
+  float* data(SlotId id) { return memory_.get() + layout_.offsets[static_cast<size_t>(id)]; }
+  const float* data(SlotId id) const { return memory_.get() + layout_.offsets[static_cast<size_t>(id)]; }
 
-  size_t bytes() const { return n_floats_ * sizeof(float); }
+  size_t bytes() const { return layout_.bytes(); }
 
   // Tests (CompileOptions::poison): fills every slot with NaN and the gaps between slots with a pattern.
   void poison();
@@ -32,12 +43,9 @@ class Slots {
     size_t bytes;
     void operator()(float* memory) const;
   };
-  static constexpr size_t kGuardFloats = 64;
 
   const Plan& plan_;
-  std::vector<size_t> offsets_;  // in floats; a guard follows each slot
-  std::vector<size_t> sizes_;    // in floats
-  size_t n_floats_ = 0;
+  const SlotLayout layout_;
   std::unique_ptr<float, Free> memory_;
 };
 

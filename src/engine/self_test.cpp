@@ -191,13 +191,9 @@ class Test {
   // Three pages of 16. The older request takes its second page after 3 tokens; when the probe needs its own second
   // page, after 4, there is none, and it is computed again once the older one has ended.
   void with_a_preemption(const ProgramMaker& make_program) {
-    CompileOptions small;
-    small.kv = {.n_pages = 3, .page_size = 16, .dtype = program_.options().kv.dtype};
-    small.max_rows = kPositions;
-    small.max_logit_rows = 2;
     EngineOptions options;
     options.fault_keep_positions = engine_options_.fault_keep_positions;
-    Engine engine(make_program(small), options);
+    Engine engine(make_program(self_test_program(program_.options().kv.dtype)), options);
     std::future<Answer> probe;
     const Answer older = ask(engine, request_of(vocab_, 6, 14, 12), [&](const Event& event, RequestId) {
                            if (std::holds_alternative<StartEvent>(event)) probe = ask(engine, probe_);
@@ -227,6 +223,14 @@ class Test {
 };
 
 }  // namespace
+
+CompileOptions self_test_program(DType kv_dtype) {
+  CompileOptions small;
+  small.kv = {.n_pages = 3, .page_size = 16, .dtype = kv_dtype};
+  small.max_rows = kPositions;
+  small.max_logit_rows = 2;
+  return small;
+}
 
 SelfTest self_test(Program& program, const ProgramMaker& make_program, const SelfTestOptions& options) {
   const KvShape& kv = program.options().kv;

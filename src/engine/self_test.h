@@ -24,7 +24,8 @@ struct SelfTest {
   double ms = 0.0;                     // that it took
 };
 
-// A second program on the same weights.
+// What the test compiles a second program for, on the same weights: three pages, and the rows of its requests.
+CompileOptions self_test_program(DType kv_dtype);
 using ProgramMaker = std::function<std::unique_ptr<Program>(const CompileOptions&)>;
 
 // Asks a prompt of the program, which must not have run before; then again after a warm-up, beside and after other

@@ -1,12 +1,20 @@
-// A mutex, a vector, and a timer as the bell.
+// Mutexes, vectors, and the rest of a coroutine that waits.
 #include "server/channel.h"
 
-#include <boost/asio/post.hpp>
+#include <boost/asio/async_result.hpp>
 #include <utility>
 
 namespace llorch {
 
-Channel::Channel(asio::io_context& io) : io_(io), bell_(std::in_place, io, asio::steady_timer::time_point::max()) {}
+// What goes on when the channel is woken, whatever its type.
+struct Channel::Waiter {
+  virtual ~Waiter() = default;
+  virtual void go_on() = 0;
+};
+
+Channel::Channel(Bell& bell) : bell_(bell) {}
+
+Channel::~Channel() = default;
 
 EventSink Channel::sink() {
   return [self = shared_from_this()](const Event& event) { self->push(event); };
@@ -17,45 +25,49 @@ void Channel::push(const Event& event) {
   started_ = true;
   if (closed_) return;
   queue_.push_back(event);
-  if (std::exchange(wake_posted_, true)) return;
-  // Under the lock: close() must not return, and the io_context not end, between the check and the post.
-  asio::post(io_, [self = shared_from_this()] { self->wake(); });
+  // Under the lock: close() must not return, and the bell not end, between the check and the ring.
+  if (!std::exchange(rings_, true)) bell_.ring(shared_from_this());
 }
 
-void Channel::wake() {
-  {
-    const std::lock_guard lock(mutex_);
-    wake_posted_ = false;
-  }
-  if (bell_) bell_->cancel();
-}
-
-std::vector<Event> Channel::take() {
+void Channel::take(std::vector<Event>& events) {
+  events.clear();
   const std::lock_guard lock(mutex_);
-  return std::exchange(queue_, {});
+  events.swap(queue_);
+  rings_ = false;
 }
 
 asio::awaitable<void> Channel::wait() {
-  const auto nothing = [this] {
-    const std::lock_guard lock(mutex_);
-    return queue_.empty();
+  const auto suspend = [this](auto handler) {
+    struct Suspended final : Waiter {
+      explicit Suspended(decltype(handler)&& h) : rest(std::move(h)) {}
+      void go_on() override { std::move(rest)(); }
+      decltype(handler) rest;
+    };
+    waiter_ = std::make_unique<Suspended>(std::move(handler));
   };
-  while (!interrupted_ && nothing()) {
-    boost::system::error_code rung;
-    co_await bell_->async_wait(asio::redirect_error(asio::use_awaitable, rung));
+  if (!rung_ && !interrupted_) {
+    co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(suspend, asio::use_awaitable);
   }
+  rung_ = false;
+}
+
+void Channel::wake() {
+  rung_ = true;
+  if (const auto waiter = std::exchange(waiter_, nullptr)) waiter->go_on();
 }
 
 void Channel::interrupt() {
   interrupted_ = true;
-  if (bell_) bell_->cancel();
+  bell_.ring(shared_from_this());
 }
 
 void Channel::close() {
-  bell_.reset();
-  const std::lock_guard lock(mutex_);
-  closed_ = true;
-  queue_.clear();
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    queue_.clear();
+  }
+  waiter_.reset();
 }
 
 bool Channel::started() const {

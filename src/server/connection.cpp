@@ -44,6 +44,7 @@ Connection::Connection(asio::ip::tcp::socket socket, Service& service)
     : stream_(std::move(socket)), service_(service), buffer_(kMaxBodyBytes) {
   error_code ignored;
   stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);  // a token leaves when it is written
+  stream_.socket().non_blocking(true, ignored);                         // for write_now()
 }
 
 asio::awaitable<void> Connection::serve() {
@@ -89,7 +90,6 @@ asio::awaitable<std::optional<Connection::Request>> Connection::read_request() {
     error_code error;
     idle_ = true;
     head_only_ = false;
-    correlation_id_ = correlation_id({});
     stream_.expires_after(service_.options.idle_timeout);
     co_await http::async_read_header(stream_, buffer_, parser, redirect_error(use_awaitable, error));
     idle_ = false;
@@ -99,6 +99,7 @@ asio::awaitable<std::optional<Connection::Request>> Connection::read_request() {
     if (error) {
       refused = unreadable(error);
       if (!refused) break;
+      correlation_id_ = correlation_id({});
     } else {
       const auto& head = parser.get();
       correlation_id_ = correlation_id(view(head["X-Correlation-Id"]));
@@ -209,8 +210,19 @@ asio::awaitable<void> Connection::send(Response response) {
   if (gone_) keep_alive_ = false;
 }
 
+// As much as the socket takes at once, and takes it off `bytes`. As a rule that is all, and then there is no timer, no
+// coroutine and no way through the queue of the io_context.
+void Connection::write_now(std::string_view& bytes) {
+  error_code error;
+  const size_t sent = stream_.socket().send(asio::buffer(bytes), 0, error);
+  if (error && error != asio::error::would_block && error != asio::error::try_again) gone_ = true;
+  bytes.remove_prefix(sent);
+}
+
 // False when the peer is gone.
 asio::awaitable<bool> Connection::write(std::string_view bytes) {
+  if (!gone_) write_now(bytes);
+  if (gone_ || bytes.empty()) co_return !gone_;
   error_code error;
   stream_.expires_after(service_.options.write_timeout);
   co_await asio::async_write(stream_, asio::buffer(bytes), redirect_error(use_awaitable, error));

@@ -56,7 +56,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Awaitable<void> refuse(Problem problem);
   Awaitable<void> send(Response response);
   Awaitable<void> send_stream_head();
-  Awaitable<void> send_frames(std::string& frames);
+  void make_chunk(std::string& frames, bool last) const;
+  void write_now(std::string_view& bytes);
   Awaitable<bool> write(std::string_view bytes);
   Awaitable<void> close_gently();
 

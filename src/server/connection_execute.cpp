@@ -5,6 +5,7 @@
 #include <boost/beast/http/field.hpp>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "server/channel.h"
 #include "server/connection.h"
@@ -29,7 +30,7 @@ asio::awaitable<void> Connection::execute(PreparedJob prepared) {
                                          {"prompt_tokens", prepared.engine_request.tokens.size()},
                                          {"max_tokens", request.max_tokens}});
   EventStream events(service_.model, service_.tokenizer, prepared, service_.options.metrics_interval);
-  Job job(service_.jobs, service_.engine, service_.io, request.job_id, std::move(prepared.engine_request));
+  Job job(service_.jobs, service_.engine, service_.bell, request.job_id, std::move(prepared.engine_request));
   watch(job.channel());
   co_await stream_events(job, events);
   co_await end_watch();
@@ -45,21 +46,26 @@ asio::awaitable<void> Connection::stream_events(Job& job, EventStream& events) {
   const auto begin = EventStream::Clock::now();
   bool first_token_logged = false;
   co_await send_stream_head();
+  std::vector<Event> taken;
   std::string frames;
   while (!gone_ && !events.ended()) {
     co_await job.channel()->wait();
     frames.clear();
-    for (const Event& event : job.channel()->take()) events.write(event, EventStream::Clock::now(), frames);
+    job.channel()->take(taken);
+    for (const Event& event : taken) events.write(event, EventStream::Clock::now(), frames);
     if (events.wants_cancel()) job.cancel();
     if (!first_token_logged && events.tokens_out() > 0) {
       first_token_logged = true;
       service_.log.info("first token",
                         {{"job_id", job.job_id()}, {"correlation_id", correlation_id_}, {"ttft_ms", ms_since(begin)}});
     }
-    if (!gone_ && !frames.empty()) co_await send_frames(frames);
+    if (events.ended()) log_end(job, *events.ended());  // who has the end of the stream finds it in the log
+    if (gone_ || frames.empty()) continue;
+    make_chunk(frames, events.ended().has_value());
+    std::string_view bytes = frames;
+    write_now(bytes);
+    if (!gone_ && !bytes.empty()) co_await write(bytes);
   }
-  if (events.ended()) log_end(job, *events.ended());
-  if (!gone_ && chunked_) co_await write("0\r\n\r\n");
 }
 
 // The number of the request is what a bundle of the flight recorder has for a name.
@@ -89,13 +95,11 @@ asio::awaitable<void> Connection::send_stream_head() {
   co_await write(head);
 }
 
-// One chunk for all frames that were ready, so one packet as a rule.
-asio::awaitable<void> Connection::send_frames(std::string& frames) {
-  if (chunked_) {
-    frames.insert(0, fmt::format("{:x}\r\n", frames.size()));
-    frames += "\r\n";
-  }
-  co_await write(frames);
+// One chunk for all frames that were ready, so one packet as a rule; after the last ones, the end of the body too.
+void Connection::make_chunk(std::string& frames, bool last) const {
+  if (!chunked_) return;
+  frames.insert(0, fmt::format("{:x}\r\n", frames.size()));
+  frames += last ? "\r\n0\r\n\r\n" : "\r\n";
 }
 
 // Keeps a read pending, which is how a disconnect shows while nothing is written. What comes is the next request

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/timestamp.h"
+#include "server/sse_frame.h"
 
 namespace llorch {
 namespace {
@@ -17,10 +18,6 @@ double seconds_between(EventStream::Clock::time_point from, EventStream::Clock::
 }
 
 }  // namespace
-
-std::string sse_frame(const Json& event) {
-  return "data: " + event.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n\n";
-}
 
 Json failure_detail(const FailEvent& failure) {
   Json fields = Json::object();
@@ -57,6 +54,7 @@ EventStream::EventStream(const ServedModel& model, const std::shared_ptr<const T
                          const PreparedJob& job, std::chrono::milliseconds metrics_interval)
     : model_(model),
       job_id_(job.request.job_id),
+      prompt_tokens_(job.engine_request.tokens.size()),
       max_tokens_(job.request.max_tokens),
       metrics_interval_(metrics_interval),
       decoder_(decoder_after(job.engine_request.tokens, tokenizer)),
@@ -80,6 +78,7 @@ void EventStream::write_started(std::string& out) {
                     {"job_id", job_id_},
                     {"model", model_.name},
                     {"started_at", iso8601_now()},
+                    {"prompt_tokens", prompt_tokens_},
                     {"backend", model_.backend},
                     {"numerics", model_.numerics}});
 }
@@ -91,7 +90,7 @@ void EventStream::write_token(const TokenEvent& token, Clock::time_point now, st
   tokens_out_ = token.index + 1;
   std::string text = stops_.push(decoder_.push(token.id));
   if (tokens_out_ == max_tokens_) text += rest();
-  out += sse_frame({{"type", "token"}, {"t", text}, {"i", token.index}, {"id", token.id}});
+  append_token_frame(out, text, token.index, token.id);
   if (now - last_metrics_ >= metrics_interval_) write_metrics(now, out);
 }
 
@@ -115,7 +114,7 @@ std::string EventStream::rest() {
 void EventStream::write_rest(std::string& out) {
   if (tokens_out_ == 0) return;
   const std::string text = rest();
-  if (!text.empty()) out += sse_frame({{"type", "token"}, {"t", text}, {"i", tokens_out_ - 1}, {"id", last_id_}});
+  if (!text.empty()) append_token_frame(out, text, tokens_out_ - 1, last_id_);
 }
 
 void EventStream::write_end(const FinishEvent& finish, Clock::time_point now, std::string& out) {

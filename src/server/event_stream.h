@@ -56,6 +56,7 @@ class EventStream {
 
   const ServedModel& model_;
   std::string job_id_;
+  size_t prompt_tokens_;
   uint32_t max_tokens_;
   std::chrono::milliseconds metrics_interval_;
   StreamDecoder decoder_;
@@ -69,9 +70,6 @@ class EventStream {
 // A decoder for what follows these ids: it knows that it does not stand at the beginning of a text (where some
 // tokenizers drop a space), and holds nothing of the prompt's own text.
 StreamDecoder decoder_after(std::span<const int32_t> prompt, const std::shared_ptr<const Tokenizer>& tokenizer);
-
-// "data: {json}\n\n". Text that is not UTF-8 (a system's message) is repaired.
-std::string sse_frame(const nlohmann::ordered_json& event);
 
 // What is known of a failure beside its code and message, for clients and logs: step, layer, verb, shapes, dtype,
 // device, position, kv_len and cause (strings, outermost first), where they apply.

@@ -72,6 +72,7 @@ TEST_F(EventStreamTest, EventsComeInTheContractsOrderAndForm) {
   EXPECT_EQ(started["model"], "tiny");
   EXPECT_EQ(started["backend"], "cpu");
   EXPECT_EQ(started["numerics"], "exact");
+  EXPECT_EQ(started["prompt_tokens"], 2);
   EXPECT_EQ(started["started_at"].get<std::string>().back(), 'Z');
   for (size_t i = 1; i + 2 < events.size(); ++i) {
     EXPECT_EQ(events[i]["type"], "token");

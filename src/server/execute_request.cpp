@@ -190,6 +190,7 @@ std::variant<ExecuteRequest, std::vector<FieldError>> read_execute_request(const
   out.sampling.min_p = reader.number("min_p", 1.0, 0.0f);
   out.sampling.repetition_penalty = reader.number("repetition_penalty", 2.0, 1.0f);
   out.stop = read_stop(reader);
+  out.ignore_eos = reader.flag("ignore_eos");
   out.record = reader.flag("record");
   std::vector<FieldError> errors = reader.errors();
   if (!errors.empty()) return errors;

@@ -19,7 +19,8 @@ struct ExecuteRequest {
   uint32_t max_tokens = 0;
   SamplingParams sampling;
   std::vector<std::string> stop;
-  bool record = false;  // how it went is to be kept, also if all goes well
+  bool ignore_eos = false;  // an EOS token is a token like any other
+  bool record = false;      // how it went is to be kept, also if all goes well
 };
 
 // A request that may be submitted: checked, and with its prompt in tokens.

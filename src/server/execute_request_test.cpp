@@ -48,13 +48,14 @@ TEST(ExecuteRequest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(request.sampling.min_p, 0.0f);
   EXPECT_EQ(request.sampling.repetition_penalty, 1.0f);
   EXPECT_TRUE(request.stop.empty());
+  EXPECT_FALSE(request.ignore_eos);
   EXPECT_FALSE(request.record);
 }
 
 TEST(ExecuteRequest, EveryFieldIsRead) {
   const auto read = read_execute_request(json::parse(
       R"({"job_id":"j","prompt":"é","max_tokens":2048,"temperature":2,"seed":18446744073709551615,"top_p":0.5,
-          "top_k":4294967295,"min_p":1.0,"repetition_penalty":1.5,"stop":["a","b"],"record":true})"));
+          "top_k":4294967295,"min_p":1.0,"repetition_penalty":1.5,"stop":["a","b"],"ignore_eos":true,"record":true})"));
   const auto& request = std::get<ExecuteRequest>(read);
   EXPECT_EQ(request.job_id, "j");
   EXPECT_EQ(request.prompt, "é");
@@ -66,6 +67,7 @@ TEST(ExecuteRequest, EveryFieldIsRead) {
   EXPECT_EQ(request.sampling.min_p, 1.0f);
   EXPECT_EQ(request.sampling.repetition_penalty, 1.5f);
   EXPECT_EQ(request.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(request.ignore_eos);
   EXPECT_TRUE(request.record);
 }
 
@@ -79,6 +81,7 @@ TEST(ExecuteRequest, EachRuleHasItsConstraint) {
       {"job_id", 7, "job_id: type(string)"},
       {"job_id", times(256, "x"), nullptr},
       {"job_id", times(257, "x"), "job_id: max_length(256)"},
+      {"ignore_eos", "yes", "ignore_eos: type(boolean)"},
       {"record", 1, "record: type(boolean)"},
       {"record", nullptr, "record: type(boolean)"},
       {"record", false, nullptr},

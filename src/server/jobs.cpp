@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "server/channel.h"
@@ -24,11 +25,13 @@ void Jobs::cancel_all() {
 }
 
 void Jobs::abandon_all() {
-  for (const auto& [job_id, job] : running_) job->channel()->close();
+  std::vector<std::shared_ptr<Channel>> channels;  // since jobs may end with the coroutines
+  for (const auto& [job_id, job] : running_) channels.push_back(job->channel());
+  for (const auto& channel : channels) channel->close();
 }
 
-Job::Job(Jobs& jobs, Engine& engine, boost::asio::io_context& io, std::string job_id, Request request)
-    : jobs_(jobs), engine_(engine), job_id_(std::move(job_id)), channel_(std::make_shared<Channel>(io)) {
+Job::Job(Jobs& jobs, Engine& engine, Bell& bell, std::string job_id, Request request)
+    : jobs_(jobs), engine_(engine), job_id_(std::move(job_id)), channel_(std::make_shared<Channel>(bell)) {
   LLORCH_CHECK(jobs_.running_.emplace(job_id_, this).second, "job {} runs already", job_id_);
   id_ = engine_.submit(std::move(request), channel_->sink());
 }

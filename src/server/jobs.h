@@ -1,7 +1,6 @@
 // The jobs that are running: by name, for /cancel, and as objects that end with their connection.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,6 +11,7 @@
 
 namespace llorch {
 
+class Bell;
 class Channel;
 class Job;
 
@@ -23,7 +23,7 @@ class Jobs {
   uint32_t waiting() const;                // submitted, and nothing heard of yet
   void cancel(const std::string& job_id);  // unknown ones are ignored
   void cancel_all();
-  void abandon_all();  // their events go nowhere from now on
+  void abandon_all();  // their events go nowhere from now on; coroutines that wait for them are destroyed
 
   std::function<void()> on_empty;  // called when the last job has ended
 
@@ -35,7 +35,7 @@ class Jobs {
 // One request in the engine. Ends with this object: if it still runs it is cancelled, and its later events are dropped.
 class Job {
  public:
-  Job(Jobs& jobs, Engine& engine, boost::asio::io_context& io, std::string job_id, Request request);
+  Job(Jobs& jobs, Engine& engine, Bell& bell, std::string job_id, Request request);
   ~Job();
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;

@@ -113,7 +113,7 @@ std::variant<PreparedJob, Problem> prepare_job(const Service& service, std::stri
   request.tokens = service.tokenizer->encode(job.request.prompt, true);
   request.sampling = job.request.sampling;
   request.max_tokens = job.request.max_tokens;
-  request.eos = service.model.eos;
+  if (!job.request.ignore_eos) request.eos = service.model.eos;
   request.record = job.request.record;
   if (auto error = check_context(request.tokens.size(), request.max_tokens, service.model.context)) {
     return problem::invalid_fields({*error});

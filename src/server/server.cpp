@@ -31,14 +31,17 @@ Server::Server(ServerOptions options, ServedModel model, std::shared_ptr<const T
     : options_(std::move(options)),
       model_(std::move(model)),
       log_(log),
-      service_{options_, model_, std::move(tokenizer), engine, log_, io_, {}, false, false} {
+      service_{options_, model_, std::move(tokenizer), engine, log_, io_, Bell(io_), {}, false, false} {
   service_.jobs.on_empty = [this] {
     // Later, when the connection that ends its job has left the coroutine that owned it.
     if (service_.draining) asio::post(io_, [this] { close_when_idle(); });
   };
 }
 
-Server::~Server() { service_.jobs.on_empty = nullptr; }
+Server::~Server() {
+  service_.jobs.on_empty = nullptr;
+  service_.jobs.abandon_all();
+}
 
 tcp::endpoint Server::listen() {
   const tcp::endpoint wanted(check_bind_address(options_.host, options_.token), options_.port);

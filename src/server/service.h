@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "engine/engine.h"
+#include "server/bell.h"
 #include "server/jobs.h"
 #include "text/tokenizer.h"
 
@@ -56,6 +57,7 @@ struct Service {
   Engine& engine;
   const Logger& log;
   boost::asio::io_context& io;
+  Bell bell;
   Jobs jobs;
   bool draining = false;  // no new jobs
   bool closing = false;   // no new requests either: each connection ends after its answer

@@ -38,6 +38,7 @@ size_t StopMatcher::held_bytes() const {
 
 std::string StopMatcher::push(std::string_view text) {
   if (matched_) return {};
+  if (stops_.empty()) return std::string(text);
   text_ += text;
   if (find_match()) return std::exchange(text_, {});
   const size_t held = held_bytes();

@@ -6,30 +6,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/error.h"
+#include "format/files_for_test.h"
 #include "trace/bundle_for_test.h"
 #include "trace/bundle_json.h"
 
 namespace llorch {
 namespace {
 
+using test::names_in;
 using test::some_bundle;
 using test::some_origin;
 using test::some_record;
-using test::TemporaryFolder;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 unsigned mode_of(const std::filesystem::path& path) {
   struct stat status = {};
@@ -48,27 +38,27 @@ Bundle bundle_at(const std::string& time, RequestId id, bool failed = true) {
 }
 
 TEST(BundleFile, IsReadAsItWasWrittenAndIsItsOwnersOnly) {
-  const TemporaryFolder folder;
+  const TempDirectory folder;
   const auto path = folder.path() / "b.json";
   std::ofstream(path) << "what stood there before";
   write_bundle(path, some_bundle(true));
   EXPECT_EQ(to_json(read_bundle(path)), to_json(some_bundle(true)));
   EXPECT_EQ(mode_of(path), 0600u);
-  EXPECT_THAT(folder.names(), ElementsAre("b.json")) << "nothing temporary is left";
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("b.json")) << "nothing temporary is left";
 }
 
 TEST(BundleFile, WhatCannotBeWrittenLeavesNothing) {
-  const TemporaryFolder folder;
+  const TempDirectory folder;
   EXPECT_THAT(error_of([&] { write_bundle(folder.path() / "absent" / "b.json", some_bundle(true)); }),
               HasSubstr("cannot be made"));
   std::filesystem::create_directory(folder.path() / "b.json");
   EXPECT_THAT(error_of([&] { write_bundle(folder.path() / "b.json", some_bundle(true)); }),
               HasSubstr("b.json: cannot be written"));
-  EXPECT_THAT(folder.names(), ElementsAre("b.json"));
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("b.json"));
 }
 
 TEST(BundleFile, IsNeverLargerThanALimit) {
-  const TemporaryFolder folder;
+  const TempDirectory folder;
   const auto path = folder.path() / "b.json";
   std::ofstream(path) << "{}";
   std::filesystem::resize_file(path, kMaxBundleBytes + 1);  // sparse
@@ -78,7 +68,7 @@ TEST(BundleFile, IsNeverLargerThanALimit) {
 }
 
 TEST(BundleFolder, IsMadeForItsOwnerAndNamesBundlesByTimeAndRequest) {
-  const TemporaryFolder parent;
+  const TempDirectory parent;
   const BundleFolder folder(parent.path() / "a" / "b", {});
   EXPECT_EQ(mode_of(folder.path()), 0700u);
   const auto path = folder.add(bundle_at("2026-01-02T03:04:05.678Z", 17));
@@ -89,14 +79,14 @@ TEST(BundleFolder, IsMadeForItsOwnerAndNamesBundlesByTimeAndRequest) {
 }
 
 TEST(BundleFolder, RefusesWhatIsNoFolderOrTakesNothing) {
-  const TemporaryFolder parent;
+  const TempDirectory parent;
   std::ofstream(parent.path() / "file") << "x";
   EXPECT_THAT(error_of([&] { BundleFolder(parent.path() / "file", {}); }), HasSubstr("expected a folder"));
   EXPECT_THAT(error_of([&] { BundleFolder("/proc/llorch", {}); }), HasSubstr("/proc/llorch: cannot be made"));
 }
 
 TEST(BundleFolder, KeepsTheNewestOfEachKindAndWhatIsNotItsOwn) {
-  const TemporaryFolder parent;
+  const TempDirectory parent;
   const BundleFolder folder(parent.path(), {.n_bundles = 2});
   const auto failed = folder.add(bundle_at("2026-01-01T00:00:00.000Z", 1));
   for (RequestId id = 2; id <= 9; ++id) folder.add(bundle_at(fmt::format("2026-01-0{}T00:00:00.000Z", id), id, false));
@@ -109,20 +99,20 @@ TEST(BundleFolder, KeepsTheNewestOfEachKindAndWhatIsNotItsOwn) {
   EXPECT_TRUE(is_there(8) && is_there(9));
   std::filesystem::rename(failed, parent.path() / "failed-kept.json");
   for (RequestId id = 1; id <= 3; ++id) folder.add(bundle_at("2026-02-01T00:00:00.000Z", id));
-  EXPECT_THAT(parent.names(), testing::Contains("failed-kept.json"));
-  EXPECT_EQ(parent.names().size(), 5u);
+  EXPECT_THAT(names_in(parent.path()), testing::Contains("failed-kept.json"));
+  EXPECT_EQ(names_in(parent.path()).size(), 5u);
 }
 
 TEST(BundleFolder, IsBoundedInBytesButKeepsTheNewest) {
-  const TemporaryFolder parent;
+  const TempDirectory parent;
   const BundleFolder small(parent.path(), {.bytes = 1});
   small.add(bundle_at("2026-01-01T00:00:00.000Z", 1));
   const auto last = small.add(bundle_at("2026-01-02T00:00:00.000Z", 2));
-  EXPECT_THAT(parent.names(), ElementsAre(last.filename().string()));
+  EXPECT_THAT(names_in(parent.path()), ElementsAre(last.filename().string()));
 }
 
 TEST(BundleFolder, SweepsWhatADeadProcessLeftHalfWritten) {
-  const TemporaryFolder parent;
+  const TempDirectory parent;
   const auto stale = parent.path() / ".failed-20260101T000000.000Z-1-1.json.1.tmp";
   const auto fresh = parent.path() / ".failed-20260101T000000.000Z-2-2.json.2.tmp";
   std::ofstream(stale) << "{";

@@ -51,6 +51,9 @@ class FaultyBackend final : public Backend {
 
   BackendInfo info() const override { return {"faulty", right_->info().device}; }
   Roof measure_roof() override { return {}; }
+  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
+    return right_->memory_needs(plan, options);
+  }
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     std::vector<std::byte> bytes;
     return right_->place(plan, {.open =

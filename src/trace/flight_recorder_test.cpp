@@ -8,14 +8,15 @@
 #include <future>
 #include <sstream>
 
+#include "format/files_for_test.h"
 #include "trace/bundle_for_test.h"
 
 namespace llorch {
 namespace {
 
+using test::names_in;
 using test::some_origin;
 using test::some_record;
-using test::TemporaryFolder;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -31,7 +32,7 @@ class FlightRecorderTest : public testing::Test {
     }
   }
 
-  const TemporaryFolder folder_;
+  const TempDirectory folder_;
   FlightRecorder::OriginMaker make_origin_ = [](const auto&) { return some_origin(); };
   std::ostringstream logged_;
   const Logger log_{LogLevel::info, std::make_shared<spdlog::sinks::ostream_sink_mt>(logged_)};
@@ -44,9 +45,9 @@ TEST_F(FlightRecorderTest, WritesWhatItTookBeforeItEnds) {
     return some_origin();
   };
   record(3);
-  EXPECT_EQ(folder_.names().size(), 3u);
+  EXPECT_EQ(names_in(folder_.path()).size(), 3u);
   EXPECT_EQ(made, 1) << "the model is hashed once";
-  const Bundle bundle = read_bundle(folder_.path() / folder_.names().front());
+  const Bundle bundle = read_bundle(folder_.path() / names_in(folder_.path()).front());
   EXPECT_TRUE(bundle.redacted);
   EXPECT_THAT(logged_.str(), HasSubstr("\"bundle written\""));
   EXPECT_THAT(logged_.str(), HasSubstr("\"end\":\"NUMERIC_FAULT\",\"prompt\":\"redacted\""));
@@ -54,7 +55,7 @@ TEST_F(FlightRecorderTest, WritesWhatItTookBeforeItEnds) {
 
 TEST_F(FlightRecorderTest, RecordsPromptsIfToldTo) {
   record(1, {.with_prompts = true});
-  EXPECT_EQ(read_bundle(folder_.path() / folder_.names().front()).record.tokens, some_record().tokens);
+  EXPECT_EQ(read_bundle(folder_.path() / names_in(folder_.path()).front()).record.tokens, some_record().tokens);
   EXPECT_THAT(logged_.str(), HasSubstr("\"prompt\":\"recorded\""));
 }
 
@@ -85,7 +86,7 @@ TEST_F(FlightRecorderTest, ASlowDiskCostsRecordsAndNobodysTime) {
     }
     gate.set_value();
   }
-  EXPECT_EQ(folder_.names().size(), 3u);
+  EXPECT_EQ(names_in(folder_.path()).size(), 3u);
   EXPECT_THAT(logged_.str(), HasSubstr("\"error\":\"2 records wait for the disk already\",\"lost\":5"));
 }
 
@@ -108,7 +109,7 @@ TEST_F(FlightRecorderTest, AnOriginThatCannotBeMadeIsTriedAgain) {
   };
   record(2);
   EXPECT_THAT(logged_.str(), HasSubstr("\"error\":\"the model is gone\",\"lost\":1"));
-  EXPECT_EQ(folder_.names().size(), 1u);
+  EXPECT_EQ(names_in(folder_.path()).size(), 1u);
 }
 
 TEST_F(FlightRecorderTest, HashingMayGoOnWhileTheWorkerServes) {

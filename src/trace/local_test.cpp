@@ -22,6 +22,9 @@ class Planted : public Backend {
 
   BackendInfo info() const override { return inner_->info(); }
   Roof measure_roof() override { return {}; }
+  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
+    return inner_->memory_needs(plan, options);
+  }
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     return inner_->place(plan, source);
   }

@@ -10,6 +10,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
+#include "format/files_for_test.h"
 #include "format/safetensors_writer.h"
 #include "trace/tiny_model_for_test.h"
 #include "trace/trace_metadata.h"
@@ -37,12 +38,7 @@ TraceInfo some_info() {
 }
 
 std::string error_of_opening(const std::filesystem::path& path) {
-  try {
-    const TraceFile file(path);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
+  return error_of([&] { const TraceFile file(path); });
 }
 
 TEST(TraceFile, HoldsWhatTheProgramShowedAndWhereItCameFrom) {
@@ -120,7 +116,7 @@ class BadTraceFile : public ::testing::Test {
 };
 
 TEST_F(BadTraceFile, NamesFileAndField) {
-  EXPECT_EQ(error(), "no error");
+  EXPECT_EQ(error(), "(no error)");
   EXPECT_THAT(error_with("tokens", "1,x"), HasSubstr("bad: __metadata__: tokens: expected an integer"));
   EXPECT_THAT(error_with("tokens", ""), HasSubstr("tokens: expected an integer"));
   EXPECT_THAT(error_with("tokens", "1,-2"), HasSubstr("got \"-2\""));
@@ -132,7 +128,7 @@ TEST_F(BadTraceFile, NamesFileAndField) {
   EXPECT_THAT(error_with("steps", "{"), HasSubstr("__metadata__: steps"));
   EXPECT_THAT(error_with("steps", "{}"), HasSubstr("steps: expected an array"));
   EXPECT_THAT(error_with("steps", "[1]"), HasSubstr("steps: step 0: expected a string \"name\""));
-  EXPECT_EQ(error_with("steps", R"([{"name":"embed","verb":"embed","dtype":"f32","text":"t"}])"), "no error");
+  EXPECT_EQ(error_with("steps", R"([{"name":"embed","verb":"embed","dtype":"f32","text":"t"}])"), "(no error)");
   EXPECT_THAT(error_with("steps", R"([{"name":"embed","verb":"embed","text":"t"}])"),
               HasSubstr("step 0: expected a string \"dtype\""));
   EXPECT_THAT(error_with("steps", R"([{"name":"x","verb":"embed","dtype":"f32","text":"t"}])"),
@@ -149,7 +145,7 @@ TEST_F(BadTraceFile, FieldsOfOursMustBeThere) {
   EXPECT_THAT(error(), HasSubstr("this is no trace"));
   removed_ = {"model", "model_hash", "plan_hash", "device", "kv_dtype", "build", "steps"};
   changed_ = {{"numerics", "outside"}};
-  EXPECT_EQ(error(), "no error");
+  EXPECT_EQ(error(), "(no error)");
 }
 
 TEST_F(BadTraceFile, TensorsAreRowsOfF32) {
@@ -159,7 +155,7 @@ TEST_F(BadTraceFile, TensorsAreRowsOfF32) {
               HasSubstr("shape: expected [3 or 2, width] for 3 tokens, 2 of them the prompt, got [4, 2]"));
   EXPECT_THAT(error({"embed", DType::kF32, {3}, bytes.first(12)}), HasSubstr("got [3]"));
   EXPECT_THAT(error({"embed", DType::kF32, {3, 0}, {}}), HasSubstr("got [3, 0]"));
-  EXPECT_EQ(error({"embed", DType::kF32, {2, 2}, bytes.first(16)}), "no error");
+  EXPECT_EQ(error({"embed", DType::kF32, {2, 2}, bytes.first(16)}), "(no error)");
 }
 
 // A flipped bit in the file is refused, or read without reading outside: anything but Error fails the test.
@@ -172,7 +168,7 @@ TEST_F(BadTraceFile, AnyChangedByteIsAnErrorOrATrace) {
     std::string changed = text.str();
     changed[i] = static_cast<char>(changed[i] ^ (1 << (i % 7)));
     std::ofstream(path_, std::ios::binary | std::ios::trunc) << changed;
-    if (error_of_opening(path_) != "no error") ++refused;
+    if (error_of_opening(path_) != "(no error)") ++refused;
   }
   EXPECT_GT(refused, 100u);
 }

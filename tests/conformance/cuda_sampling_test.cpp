@@ -63,7 +63,7 @@ void compare(const cuda::Stream& stream, uint32_t vocab, uint32_t draws) {
   Plan plan;
   plan.vocab = vocab;
   plan.rope.context = 32;
-  cuda::SamplingBlock block(plan, {.kv = {.n_pages = 2 * kRows, .page_size = 16}, .max_logit_rows = kRows});
+  cuda::SamplingBlock block(plan, {.max_logit_rows = kRows});
   Sampler sampler(vocab);
   for (uint32_t draw = 0; draw < draws; ++draw) {
     std::vector<std::vector<int32_t>> histories(kRows);
@@ -124,8 +124,8 @@ TEST(CudaSampling, WhatDoesNotFitIsRefused) {
   cuda::use_device(0);
   Plan plan;
   plan.vocab = 8;
-  plan.rope.context = 32;
-  cuda::SamplingBlock block(plan, {.kv = {.n_pages = 1, .page_size = 16}, .max_logit_rows = 2});
+  plan.rope.context = 16;
+  cuda::SamplingBlock block(plan, {.max_logit_rows = 2});
   const std::vector<int32_t> history(17, 1), beyond = {8};
   RowSampling row;
   row.history = history;

@@ -128,6 +128,7 @@ enum cudaError_t {
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
   cudaErrorECCUncorrectable = 214,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchTimeout = 702,
@@ -213,6 +214,7 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end);
 namespace cuda_emulator {
 cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> call);
 cudaError_t allow_shared(const void* kernel, size_t bytes);  // of a kernel's blocks on the current device
+size_t pinned_bytes();                                       // of host memory, allocated now
 }  // namespace cuda_emulator
 
 template <typename... Parameters>

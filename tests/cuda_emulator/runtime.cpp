@@ -73,7 +73,28 @@ class Memory {
     return std::all_of(blocks_.begin(), blocks_.end(), is_sound);
   }
 
-  size_t used() const { return used_; }
+  size_t used() {
+    const std::lock_guard lock(mutex_);
+    return used_;
+  }
+
+  void* allocate_pinned(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    void* memory = std::malloc(bytes);
+    if (memory != nullptr) pinned_[memory] = bytes;
+    return memory;
+  }
+  void free_pinned(void* memory) {
+    const std::lock_guard lock(mutex_);
+    pinned_.erase(memory);
+    std::free(memory);
+  }
+  size_t pinned() {
+    const std::lock_guard lock(mutex_);
+    size_t total = 0;
+    for (const auto& [memory, bytes] : pinned_) total += bytes;
+    return total;
+  }
 
  private:
   static bool is_sound(const std::pair<unsigned char* const, size_t>& block) {
@@ -85,6 +106,7 @@ class Memory {
   std::mutex mutex_;
   std::map<unsigned char*, size_t> blocks_;
   size_t used_ = 0;
+  std::map<void*, size_t> pinned_;
 };
 
 }  // namespace
@@ -145,6 +167,8 @@ cudaError_t allow_shared(const void* kernel, size_t bytes) {
 }
 
 cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> call) {
+  if (config.stream->device != current_device)
+    return result(cudaErrorInvalidResourceHandle, "the stream is of another device than the current one");
   const auto asked = allowed_shared().find({config.stream->device, kernel});
   const size_t allowed = asked == allowed_shared().end() ? kSharedBytesUnasked : asked->second;
   const unsigned threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
@@ -156,6 +180,8 @@ cudaError_t enqueue_kernel(const cudaLaunchConfig_t& config, const void* kernel,
   config.stream->enqueue([launch] { execute(*launch); });
   return cudaSuccess;
 }
+
+size_t pinned_bytes() { return Memory::all().pinned(); }
 
 }  // namespace cuda_emulator
 
@@ -219,11 +245,11 @@ cudaError_t cudaFree(void* memory) {
   return result(cudaErrorIllegalAddress, "freed memory was written outside its bounds, or was not allocated");
 }
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
-  *memory = std::malloc(bytes);
+  *memory = Memory::all().allocate_pinned(bytes);
   return *memory == nullptr ? result(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* memory) {
-  std::free(memory);
+  Memory::all().free_pinned(memory);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {

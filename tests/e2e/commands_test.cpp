@@ -97,8 +97,10 @@ TEST(Commands, InspectAndPlanPrintTheModel) {
 TEST(Commands, MistakesOfTheCallerExitWithTwoAndOneLine) {
   for (const char* arguments :
        {"", "nothing", "serve --port 99999", "serve --backend tpu", "serve --backend cuda --device 99",
-        "serve --device 99", "serve --numerics fast", "serve --host nowhere", "serve --log-level loud",
-        "serve --model /nowhere", "inspect /nowhere", "plan /nowhere", "run /nowhere --prompt x"}) {
+        "serve --device 99", "serve --gpu-memory-utilization 0", "serve --backend cpu --gpu-memory-utilization 0.5",
+        "plan --ctx 5", "plan --memory --ctx 99999999", "plan --memory --backend metal", "serve --numerics fast",
+        "serve --host nowhere", "serve --log-level loud", "serve --model /nowhere", "inspect /nowhere", "plan /nowhere",
+        "run /nowhere --prompt x"}) {
     const Result result = llorch(arguments);
     EXPECT_EQ(result.exit_code, 2) << arguments;
     std::string errors;  // what is not a log line
@@ -115,6 +117,36 @@ TEST(Commands, AContextThatDoesNotFitIsRefusedWithBothNumbers) {
   const Result result = llorch("serve" + kModel + " --ctx 1024 --kv-memory 100000");
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.output, HasSubstr("KV pages: one sequence of 1024 positions needs"));
+}
+
+TEST(Commands, WhatDoesNotFitIsRefusedBeforeItIsLoadedWithBothNumbers) {
+  const Result result = llorch("serve --port 0 --record off" + kModel + " --kv-memory 900000GB");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, AllOf(HasSubstr("bytes of the system's memory (weights 275712, activations "),
+                                   HasSubstr(" are free; use a smaller model"), HasSubstr("[VRAM_OOM]"),
+                                   Not(HasSubstr("model loaded"))));
+}
+
+TEST(Commands, PlanTellsTheMemoryThatALoadTakes) {
+  const Result result = llorch(fmt::format("plan {} --memory --backend cpu --ctx 128 --max-running 3", kTinyModel));
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, AllOf(HasSubstr("128 positions of a sequence, 3 sequences in a step of up to 512 rows"),
+                                   HasSubstr("weights, bf16"), HasSubstr("128 of 64 positions, f16"),
+                                   HasSubstr("available of the system's memory")));
+  Worker worker({"--backend", "cpu", "--ctx", "128", "--max-running", "3"});
+  EXPECT_EQ(worker.health()["kv_pages_total"], 128);
+}
+
+TEST(Commands, PlanTellsTheMemoryOfWhatDoesNotFitToo) {
+  const Result result = llorch(fmt::format("plan {} --memory --backend cpu --kv-memory 900000GB", kTinyModel));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, AllOf(HasSubstr("weights, bf16"), HasSubstr("together"), HasSubstr("are free"),
+                                   testing::EndsWith("[VRAM_OOM]\n")));
+}
+
+TEST(Commands, RunTellsWhatTheLoadTook) {
+  const Result result = llorch("run --prompt x --max-tokens 2 " + std::string(kTinyModel));
+  EXPECT_THAT(result.output, testing::ContainsRegex("weights: 0.3 MB in [0-9]+ ms .*, device context in [0-9]+ ms"));
 }
 
 TEST(Commands, APortThatIsTakenIsAFailure) {

@@ -255,6 +255,9 @@ TEST(WorkerLife, TheStartIsLoggedInTheContractsOrder) {
                                              "HTTP server listening", "draining", "worker stopped"));
   EXPECT_TRUE(fields["self-test passed"]["duration_ms"].is_number());
   EXPECT_EQ(fields["self-test passed"]["same_logits_after"].size(), 6u);
+  EXPECT_TRUE(fields["device ready"]["context_ms"].is_number());
+  for (const char* name : {"load_ms", "load_gb_per_s", "weight_bytes", "duration_ms"})
+    EXPECT_TRUE(fields["model loaded"][name].is_number()) << name;
   EXPECT_TRUE(fields["GPU warmup complete"]["duration_ms"].is_number());
   EXPECT_THAT(fields["HTTP server listening"]["addr"].get<std::string>(), HasSubstr("127.0.0.1:"));
   const json& model = fields["model verified"];

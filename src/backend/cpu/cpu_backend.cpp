@@ -46,6 +46,10 @@ class CpuBackend final : public Backend {
 
   Roof measure_roof() override { return cpu::measure_roof(*pool_, kernels_); }
 
+  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
+    return cpu::memory_needs(plan, options, pool_->size());
+  }
+
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     return allocate(kWeightMemory, weight_bytes(plan),
                     [&] { return std::make_shared<const cpu::CpuWeights>(plan, source, *pool_); });

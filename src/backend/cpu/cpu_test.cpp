@@ -9,6 +9,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/layout.h"
 #include "backend/cpu/thread_pool.h"
+#include "backend/slots.h"
 #include "base/error.h"
 #include "plan/builder.h"
 
@@ -238,6 +239,19 @@ TEST(CpuBackend, PlacedWeightsReadBackDequantized) {
       EXPECT_EQ(got, want) << plan.weights[i].name << " row " << row;
     }
   }
+}
+
+TEST(CpuBackend, MemoryNeedsAreWhatIsAllocated) {
+  const auto backend = make_cpu_backend({2, ""});
+  const Plan plan = small_plan();
+  const auto needs = backend->memory_needs(plan, small_options());
+  const auto weights = backend->place(plan, small_weights());
+  EXPECT_EQ(bytes_of(needs, MemoryKind::kWeights), weights->bytes());
+  const uint64_t counted = backend->compile(plan, weights, small_options())->bytes();  // KV pages and slots
+  const uint64_t needed = bytes_of(needs, MemoryKind::kKv) + SlotLayout(plan, small_options()).bytes();
+  EXPECT_GE(counted, needed);
+  EXPECT_LT(counted, needed + 4096);  // of memory that begins at a page
+  EXPECT_GT(bytes_of(needs, MemoryKind::kActivations), SlotLayout(plan, small_options()).bytes());
 }
 
 TEST(CpuBackend, RefusesAnUnknownInstructionSetWithTheList) {

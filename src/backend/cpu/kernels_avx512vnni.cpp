@@ -1,7 +1,7 @@
 // The kernel table of AVX-512 with VNNI; the build compiles this file for that instruction set alone.
 #include "backend/cpu/kernels.h"
 
-#if defined(__x86_64__)
+#if defined(__AVX512VNNI__)
 
 #include "backend/cpu/kernel_table.h"
 #include "backend/cpu/lanes_avx512.h"

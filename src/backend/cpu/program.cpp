@@ -37,15 +37,13 @@ CpuProgram::CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weigh
       kv_(allocate(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv),
                    [this] { return KvCache(plan_, options_.kv); })),
       device_(std::move(device)),
-      stages_(make_stages(StepSet(plan_.steps.size()))) {
+      stages_(make_stages(StepSet(plan_.steps.size()))),
+      widest_(widest_input(plan_)) {
   if (options_.poison) kv_.poison();
-  for (const Step& step : plan_.steps)
-    if (const auto* linear = std::get_if<Linear>(&step.op)) widest_ = std::max(widest_, width(linear->x));
-  const auto packed_bytes = [&](uint32_t rows) { return size_t{rows} * widest_ * sizeof(float) * 2; };
-  packed_ = allocate(kActivationMemory, packed_bytes(packed_capacity()),
-                     [&] { return Buffer(packed_bytes(packed_capacity())); });
+  const size_t bytes = packed_bytes(packed_capacity(), widest_);
+  packed_ = allocate(kActivationMemory, bytes, [&] { return Buffer(bytes); });
   for (int t = 0; t < pool_->size(); ++t)
-    scratch_.push_back({std::vector<float>(size_t{kMaxTileRows} * widest_), Buffer(packed_bytes(kPrivateRows)),
+    scratch_.push_back({std::vector<float>(size_t{kMaxTileRows} * widest_), Buffer(packed_bytes(kPrivateRows, widest_)),
                         std::vector<float>(size_t{kMaxQueries} * plan_.heads.head_dim)});
 }
 

@@ -34,6 +34,16 @@ class CpuWeights final : public PlacedWeights {
   std::vector<std::vector<float>> vectors_;                   // [weights]; empty for matrices
 };
 
+// Bytes that a weight takes: of a matrix, in the memory that all share.
+size_t placed_bytes(const Weight& weight);
+
+// Widest input of a Linear, and what that many rows take in packed form.
+uint32_t widest_input(const Plan& plan);
+size_t packed_bytes(uint32_t rows, uint32_t widest);
+
+// What CpuWeights and CpuProgram allocate.
+std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options, int n_threads);
+
 class CpuProgram final : public Program {
  public:
   CpuProgram(const Plan& plan, std::shared_ptr<const CpuWeights> weights, const CompileOptions& options,
@@ -114,7 +124,7 @@ class CpuProgram final : public Program {
   KvCache kv_;
   const std::string device_;         // for messages
   const std::vector<Stage> stages_;  // of run()
-  uint32_t widest_ = 0;              // widest input of a Linear
+  const uint32_t widest_;            // input of a Linear
   Buffer packed_;                    // packed rows that all threads share
   std::vector<Scratch> scratch_;
 

@@ -4,12 +4,14 @@
 
 namespace llorch::cpu {
 
+size_t placed_bytes(const Weight& w) {
+  if (w.shape.size() < 2) return static_cast<size_t>(w.shape[0]) * sizeof(float);
+  return (InterleavedMatrix::bytes(w.dtype, w.shape[0], w.shape[1]) + 63) / 64 * 64;
+}
+
 CpuWeights::CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool& pool) {
-  const auto matrix_bytes = [](const Weight& w) {
-    return w.shape.size() < 2 ? 0 : (InterleavedMatrix::bytes(w.dtype, w.shape[0], w.shape[1]) + 63) / 64 * 64;
-  };
   size_t total = InterleavedMatrix::kPrefetched;
-  for (const Weight& weight : plan.weights) total += matrix_bytes(weight);
+  for (const Weight& weight : plan.weights) total += weight.shape.size() < 2 ? 0 : placed_bytes(weight);
   memory_ = Buffer(total);
   std::byte* next = memory_.data();
   for (const Weight& weight : plan.weights) {
@@ -21,7 +23,7 @@ CpuWeights::CpuWeights(const Plan& plan, const WeightSource& source, ThreadPool&
       llorch::read_row(in, 0, vectors_.back().data());
     } else {
       matrices_.back() = std::make_unique<InterleavedMatrix>(weight.dtype, weight.shape[0], weight.shape[1], next);
-      next += matrix_bytes(weight);
+      next += placed_bytes(weight);
       InterleavedMatrix& matrix = *matrices_.back();
       constexpr int kGroupsPerTask = 16;
       const uint32_t n_tasks = static_cast<uint32_t>((matrix.groups() + kGroupsPerTask - 1) / kGroupsPerTask);

@@ -10,6 +10,7 @@
 // and the block that comes last joins them.
 #include "backend/cuda/async_copy.h"
 #include "backend/cuda/attention.h"
+#include "backend/cuda/prepare.h"
 #include "backend/cuda/rope.h"
 
 namespace llorch::cuda {
@@ -221,30 +222,35 @@ __device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, con
     sum[j] = 0.0f;
     weights[j] = p[first + j * step < w.n_queries ? first + j * step : 0];
   }
-  const auto value = [&](int i) {
+  // Page by page, so that the next value is one addition away.
+  for (int i = begin; i < end;) {
+    const int in_page = i & (page_size - 1), last = end < i - in_page + page_size ? end : i - in_page + page_size;
     const std::byte* values = slot + size_t(i >> a.kv.page_shift) * 2 * a.kv.half_bytes + a.kv.half_bytes;
-    return value_at<kKv>(a.kv, values, i & (page_size - 1), d);
-  };
-  int i = begin;
-  for (; i % 4 != 0 && i < end; ++i) {
+    int at = in_page;
+    for (; i < last && i % 4 != 0; ++i, ++at) {
+      const float v = value_at<kKv>(a.kv, values, at, d);
 #pragma unroll
-    for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], value(i), sum[j]);
-  }
-#pragma unroll 4
-  for (; i + 4 <= end; i += 4) {
-    const float v[4] = {value(i), value(i + 1), value(i + 2), value(i + 3)};
-#pragma unroll
-    for (int j = 0; j < kN; ++j) {
-      const float4 four = *reinterpret_cast<const float4*>(weights[j] + i);
-      sum[j] = __fmaf_rn(four.x, v[0], sum[j]);
-      sum[j] = __fmaf_rn(four.y, v[1], sum[j]);
-      sum[j] = __fmaf_rn(four.z, v[2], sum[j]);
-      sum[j] = __fmaf_rn(four.w, v[3], sum[j]);
+      for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], v, sum[j]);
     }
-  }
-  for (; i < end; ++i) {
+#pragma unroll 2
+    for (; i + 4 <= last; i += 4, at += 4) {
+      float v[4];
 #pragma unroll
-    for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], value(i), sum[j]);
+      for (int k = 0; k < 4; ++k) v[k] = value_at<kKv>(a.kv, values, at + k, d);
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        const float4 four = *reinterpret_cast<const float4*>(weights[j] + i);
+        sum[j] = __fmaf_rn(four.x, v[0], sum[j]);
+        sum[j] = __fmaf_rn(four.y, v[1], sum[j]);
+        sum[j] = __fmaf_rn(four.z, v[2], sum[j]);
+        sum[j] = __fmaf_rn(four.w, v[3], sum[j]);
+      }
+    }
+    for (; i < last; ++i, ++at) {
+      const float v = value_at<kKv>(a.kv, values, at, d);
+#pragma unroll
+      for (int j = 0; j < kN; ++j) sum[j] = __fmaf_rn(weights[j][i], v, sum[j]);
+    }
   }
 #pragma unroll
   for (int j = 0; j < kN; ++j)
@@ -280,8 +286,11 @@ __device__ float* partial_of(const AttentionArgs& a, uint32_t chunk, int query) 
                          static_cast<size_t>(a.kv.head_dim + 2);
 }
 
-__device__ inline float& output(const AttentionArgs& a, const Work& w, int query, int d) {
-  return a.y[(size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d];
+// By whole warps, 32 neighbouring elements each, if there are int16 blocks to make.
+__device__ inline void put(const AttentionArgs& a, const Work& w, int query, int d, float y) {
+  const size_t at = (size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d;
+  a.y[at] = y;
+  if (a.packed_y.q != nullptr) pack_block(y, a.packed_y, at / kQuantBlock);
 }
 
 // A round's chunks of a block that has the row for itself, joined to what came before.
@@ -314,7 +323,7 @@ __device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool i
       }
     total = o;
     if (d == 0) s.total_sums[1][q] = sum;
-    if (is_last) output(a, w, q, d) = __fdiv_rn(o, sum.l);
+    if (is_last) put(a, w, q, d, __fdiv_rn(o, sum.l));
   }
   __syncthreads();
   if (static_cast<int>(threadIdx.x) < w.n_queries) s.total_sums[0][threadIdx.x] = s.total_sums[1][threadIdx.x];
@@ -350,7 +359,7 @@ __device__ void join_all(const AttentionArgs& a, const Work& w) {
       merge(sum, m, l, old_factor, new_factor);
       o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
     }
-    output(a, w, q, d) = __fdiv_rn(o, l);
+    put(a, w, q, d, __fdiv_rn(o, l));
   }
 }
 

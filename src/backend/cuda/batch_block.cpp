@@ -14,6 +14,10 @@ size_t capacity(const Plan& plan, const CompileOptions& options) {
 
 }  // namespace
 
+size_t BatchBlock::bytes(const Plan& plan, const CompileOptions& options) {
+  return capacity(plan, options) * sizeof(uint32_t);
+}
+
 BatchBlock::BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile)
     : page_size_(options.kv.page_size),
       rows_per_tile_(rows_per_tile),

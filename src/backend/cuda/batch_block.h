@@ -15,6 +15,9 @@ class BatchBlock {
   // rows_per_tile: of an attention tile.
   BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile);
 
+  // Of the device, and as many pinned.
+  static size_t bytes(const Plan& plan, const CompileOptions& options);
+
   // The copy that was queued before must be over.
   void fill(const Batch& batch);
   void send(const Stream& stream);

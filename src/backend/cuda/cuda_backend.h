@@ -19,6 +19,9 @@ std::optional<std::string> cuda_is_missing(const CudaOptions& options = {});
 // Throws Error with that sentence if the device cannot be used.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});
 
+// Backend::memory_needs(), which is the same on every device, and without one. memory_needs.cpp
+std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions& options);
+
 // Devices that are visible; 0 without a driver.
 int cuda_device_count();
 

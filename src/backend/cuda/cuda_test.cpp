@@ -76,7 +76,7 @@ TEST(Cuda, MemoryThatIsMissingIsSaidWithItsNumbers) {
     EXPECT_THAT(error.what(), HasSubstr("the KV pages need 8192000000 bytes more of the device's memory"));
     EXPECT_THAT(error.what(), HasSubstr("are free"));
   }
-  EXPECT_GT(*backend->free_memory(), 0u);
+  EXPECT_GT(backend->memory()->free, 0u);
 }
 
 TEST(Cuda, AHeadSizeWithoutKernelsIsRefused) {

@@ -86,7 +86,7 @@ struct InputRows {
 // Stores the prepared rows: the steps RmsNorm and GatedAct by themselves. y [n, cols]
 void prepare_rows(const KernelStream& stream, const InputRows& in, int32_t n, float* y);
 
-// Activations as int16 blocks of 32.
+// Activations as int16 blocks of 32. q null: there are none.
 struct PackedRows {
   int16_t* q = nullptr;     // [rows, cols]
   float* d = nullptr;       // [rows, cols / 32]
@@ -113,7 +113,12 @@ struct LinearArgs {
   float* y = nullptr;
   int32_t y_width = 0;
   bool accumulate = false;
-  int32_t n_slots = 1;  // segments, or pieces of them, that a warp has under way; chosen by linear()
+  // The two parts are gate and up: y is their gated activation.
+  bool gates = false;
+  PackedRows packed_y;  // and its int16 blocks, where they are asked for
+  // Chosen by linear(): segments, or pieces of them, that a warp has under way; whether a block keeps its input.
+  int32_t n_slots = 1;
+  bool keeps_input = false;
 };
 
 void linear(const KernelStream& stream, DType dtype, LinearArgs args);
@@ -146,7 +151,8 @@ void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n);
 
 struct AttentionArgs {
   const float* qkv = nullptr;
-  float* y = nullptr;  // [rows, n_heads * head_dim]
+  float* y = nullptr;   // [rows, n_heads * head_dim]
+  PackedRows packed_y;  // and its int16 blocks, of attention_of_decodes where the head size is a multiple of 32
   float scale = 0.0f;
   uint32_t window = 0;  // 0: none
   KvView kv;

@@ -11,11 +11,6 @@ constexpr uint32_t kPieceBytes = kPieceUnits * kGroup * sizeof(uint4);
 // Pieces that a warp has under way: four where each block has a multiprocessor for itself, else two.
 constexpr int kManyPieces = 4, kFewPieces = 2;
 
-template <int kRows>
-__host__ __device__ constexpr uint32_t bytes_per_warp(int n_pieces) {
-  return kRows * kSegment * static_cast<uint32_t>(sizeof(float)) + static_cast<uint32_t>(n_pieces) * kPieceBytes;
-}
-
 __device__ void wait_for_oldest_of(int n_pieces) {
   if (n_pieces == kManyPieces)
     wait_for_copies<kManyPieces - 1>();
@@ -54,90 +49,115 @@ __device__ void add_part_of_unit(const uint4& unit, int n, const float* xs, floa
   }
 }
 
-// A warp's segments, one after another, as pieces.
-template <typename Codes>
-struct WeightStream {
+// What a warp asks for, in order: the pieces of its segments of the block's first group, of the next, ...
+template <typename Codes, int kRows>
+struct PieceStream {
   static constexpr int kPiecesPerSegment = kSegment / (Codes::kPerUnit * kPieceUnits);
-  const uint4* group;  // the lane's first unit
-  int units_per_row, n_pieces;
+  const LinearArgs& a;
   uint4* ring;  // the lane's
+  const int n_tasks;
+  int task = 0, segment = warp_id(), piece = 0, n_asked = 0;
 
-  __device__ uint4* slot(int piece) const { return ring + (piece & (n_pieces - 1)) * (kPieceUnits * kGroup); }
+  __device__ uint4* slot(int visit) const { return ring + (visit & (a.n_slots - 1)) * (kPieceUnits * kGroup); }
 
-  // One group of copies; none behind the row's end.
-  __device__ void ask_for(int piece) const {
-    const int segment = warp_id() + piece / kPiecesPerSegment * n_warps();
-    const int first = (segment * kPiecesPerSegment + piece % kPiecesPerSegment) * kPieceUnits;
+  // One group of copies; none behind a row's end or the last piece.
+  __device__ void ask() {
+    if (task >= n_tasks) return commit_copies();
+    const Place place = find_place<kRows>(a, task);
+    const MatrixView& w = place.part.w;
+    const int first = (segment * kPiecesPerSegment + piece) * kPieceUnits;
+    const uint4* from = w.units + (size_t(place.group) * w.units_per_row + first) * kGroup + lane_id();
+    uint4* to = slot(n_asked++);
 #pragma unroll
     for (int i = 0; i < kPieceUnits; ++i)
-      if (first + i < units_per_row) copy_16(slot(piece) + i * kGroup, group + size_t(first + i) * kGroup);
+      if (first + i < w.units_per_row) copy_16(to + i * kGroup, from + i * kGroup);
     commit_copies();
+    if (++piece < kPiecesPerSegment) return;
+    piece = 0;
+    segment += n_warps();
+    if (segment < w.segments) return;
+    segment = warp_id();
+    ++task;
   }
 };
 
+// A row's segment: n values from k0 on.
+template <int kRows>
+__device__ void stage(const TileInput<kRows>& input, int k0, int n, float* xs) {
+  __syncwarp();
+#pragma unroll 1
+  for (int r = 0; r < kRows; ++r) {
+    LaneValues values;
+    input.get(r, k0, n, values);
+#pragma unroll
+    for (int i = 0; i < kOfLane; ++i) xs[r * kSegment + i * kWarp + lane_id()] = values[i];
+  }
+  __syncwarp();
+}
+
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __grid_constant__ LinearArgs a) {
   constexpr int kN = Codes::kPerUnit;
-  using Weights = WeightStream<Codes>;
-  const LinearShared<kRows> shared(a, n_warps(), bytes_per_warp<kRows>(a.n_slots));
-  const uint32_t own = shared.warps + static_cast<uint32_t>(warp_id()) * bytes_per_warp<kRows>(a.n_slots);
-  auto* xs = shared_at<float>(own);
-  const Place place = find_place<kRows>(a);
-  const MatrixView& w = place.part.w;
-  const Weights weights{w.units + size_t(place.group) * w.units_per_row * kGroup + lane_id(), w.units_per_row,
-                        a.n_slots, shared_at<uint4>(own + kRows * kSegment * sizeof(float)) + lane_id()};
-  const TileInput<kRows> input{a, place, shared};
+  constexpr uint32_t kInputBytes = kRows * kSegment * sizeof(float);
+  const uint32_t ring_bytes = static_cast<uint32_t>(a.n_slots) * kPieceBytes;
+  const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);
+  const TileInput<kRows> input{a, shared};
+  PieceStream<Codes, kRows> stream{
+      a, shared_at<uint4>(shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes) + lane_id(), count_tasks(a)};
   input.ask_for_norm();
-  for (int i = 0; i < a.n_slots; ++i) weights.ask_for(i);
+  for (int i = 0; i < a.n_slots; ++i) stream.ask();
   wait_for_inputs();
-  const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
   if (a.n_slots == kManyPieces)
     wait_for_copies<kManyPieces>();
   else
     wait_for_copies<kFewPieces>();
   input.begin();
-  int piece = 0;
-  for (int segment = warp_id(); segment < w.segments; segment += n_warps()) {
-    const int k0 = segment * kSegment, n = w.cols - k0 < kSegment ? w.cols - k0 : kSegment;
-    __syncwarp();
-#pragma unroll 1
-    for (int r = 0; r < kRows; ++r) {
-      LaneValues values;
-      input.get(r, k0, n, values);
+  int visit = 0;
+  for (int task = 0; task < stream.n_tasks; ++task) {
+    const Place place = find_place<kRows>(a, task);
+    const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
+    for (int segment = warp_id(); segment < place.part.w.segments; segment += n_warps()) {
+      const int k0 = segment * kSegment, left = place.part.w.cols - k0, n = left < kSegment ? left : kSegment;
+      const int at = a.keeps_input ? segment : warp_id();
+      auto* xs = shared_at<float>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
+      if (task == 0 || !a.keeps_input) stage<kRows>(input, k0, n, xs);
+      float acc[kRows];
 #pragma unroll
-      for (int i = 0; i < kOfLane; ++i) xs[r * kSegment + i * kWarp + lane_id()] = values[i];
-    }
-    __syncwarp();
-    float acc[kRows];
+      for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
+      for (int k = 0; k < kSegment; k += kPieceUnits * kN, ++visit) {
+        wait_for_oldest_of(a.n_slots);
+        const uint4* units = stream.slot(visit);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
-    for (int k = 0; k < kSegment; k += kPieceUnits * kN, ++piece) {
-      wait_for_oldest_of(a.n_slots);
-      const uint4* units = weights.slot(piece);
-#pragma unroll
-      for (int i = 0; i < kPieceUnits; ++i) {
-        const int at = k + i * kN;
-        if (at + kN <= n)
-          add_unit<Codes, kRows>(units[i * kGroup], xs + at, acc);
-        else if (at < n)
-          add_part_of_unit<Codes, kRows>(units[i * kGroup], n - at, xs + at, acc);
+        for (int i = 0; i < kPieceUnits; ++i) {
+          const int first = k + i * kN;
+          if (first + kN <= n)
+            add_unit<Codes, kRows>(units[i * kGroup], xs + first, acc);
+          else if (first < n)
+            add_part_of_unit<Codes, kRows>(units[i * kGroup], n - first, xs + first, acc);
+        }
+        stream.ask();
       }
-      weights.ask_for(piece + a.n_slots);
+      leave<kRows>(place, task, segment, acc);
     }
-    leave<kRows>(segment, acc);
+    finish<kRows>(a, shared, place, task, first_residual);
   }
-  finish<kRows>(a, place, first_residual);
 }
 
 // False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
-  const bool alone = divide_up(a.n_rows, kRows) * a.n_groups <= stream.n_multiprocessors;
+  const LinearCut<kRows> cut = {kRows * kSegment * sizeof(float),
+                                [](int n_slots) { return static_cast<uint32_t>(n_slots) * kPieceBytes; }};
+  const bool alone = a.n_rows <= kRows && a.n_groups <= stream.n_multiprocessors;
+  a.keeps_input = true;
   a.n_slots = alone ? kManyPieces : kFewPieces;
-  const int warps =
-      count_warps<kRows>(a, kMaxLinearWarps, bytes_per_warp<kRows>(a.n_slots), alone ? kAllShared : kHalfShared);
+  int warps = cut.warps(a, alone ? kAllShared : kHalfShared);
+  if (warps == 0) {
+    a.keeps_input = false;
+    warps = cut.warps(a, kAllShared);
+  }
   if (warps == 0) return false;
-  launch(stream, linear_shape<kRows>(a, warps, bytes_per_warp<kRows>(a.n_slots)), linear_float_kernel<Codes, kRows>, a);
+  launch(stream, cut.shape(stream, a, warps), linear_float_kernel<Codes, kRows>, a);
   return true;
 }
 

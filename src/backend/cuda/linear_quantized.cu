@@ -51,12 +51,21 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, Packe
 #pragma unroll 1
   for (int r = 0; r < kRows; ++r) {
     if (a.packed.q != nullptr) {
-      const size_t at = size_t(clamped_row(a, input.place.first_row + r)) * a.x.cols + k0;
-      if (lane_id() * 8 < n_blocks * kQuantBlock)
-        reinterpret_cast<uint4*>(xs[r].q)[lane_id()] = reinterpret_cast<const uint4*>(a.packed.q + at)[lane_id()];
-      if (lane_id() < n_blocks) {
-        xs[r].d[lane_id()] = a.packed.d[at / kQuantBlock + lane_id()];
-        xs[r].sums[lane_id()] = a.packed.sums[at / kQuantBlock + lane_id()];
+      // All loads before the first store: the compiler keeps their order.
+      const size_t at = size_t(clamped_row<kRows>(a, r)) * a.x.cols + k0;
+      const bool has_q = lane_id() * 8 < n_blocks * kQuantBlock, has_block = lane_id() < n_blocks;
+      uint4 q = make_uint4(0, 0, 0, 0);
+      float d = 0.0f;
+      int32_t sum = 0;
+      if (has_q) q = reinterpret_cast<const uint4*>(a.packed.q + at)[lane_id()];
+      if (has_block) {
+        d = a.packed.d[at / kQuantBlock + lane_id()];
+        sum = a.packed.sums[at / kQuantBlock + lane_id()];
+      }
+      if (has_q) reinterpret_cast<uint4*>(xs[r].q)[lane_id()] = q;
+      if (has_block) {
+        xs[r].d[lane_id()] = d;
+        xs[r].sums[lane_id()] = sum;
       }
       continue;
     }
@@ -138,73 +147,98 @@ __device__ void add_segment(uint32_t slot, int n_blocks, const PackedSegment* xs
     if (b < n_blocks) add_block<Codes, kRows>(w, scales, b, xs, acc);
 }
 
+// What a warp asks for, in order: its segments of the block's first group, of the next, ...
 template <typename Codes, int kRows>
-constexpr uint32_t bytes_per_warp(int n_slots) {
-  return static_cast<uint32_t>(n_slots) * SegmentBytes<Codes>::kAll + kRows * sizeof(PackedSegment);
-}
+struct SegmentStream {
+  const LinearArgs& a;
+  const uint32_t ring;
+  const int n_tasks;
+  int task = 0, segment = warp_id(), n_asked = 0;
+
+  __device__ uint32_t slot(int visit) const {
+    return ring + static_cast<uint32_t>(a.n_slots == 1 ? 0 : visit % 2) * SegmentBytes<Codes>::kAll;
+  }
+  __device__ static int blocks_of(const MatrixView& w, int segment) {
+    const int left = w.cols / kQuantBlock - segment * kBlocksPerSegment;
+    return left < kBlocksPerSegment ? left : kBlocksPerSegment;
+  }
+  // One group of copies; none behind the last segment.
+  __device__ void ask() {
+    if (task >= n_tasks) return commit_copies();
+    const Place place = find_place<kRows>(a, task);
+    const MatrixView& w = place.part.w;
+    ask_for<Codes>(w, place.group, segment, blocks_of(w, segment), slot(n_asked++));
+    segment += n_warps();
+    if (segment < w.segments) return;
+    segment = warp_id();
+    ++task;
+  }
+};
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const LinearArgs a) {
-  const LinearShared<kRows> shared(a, n_warps(), bytes_per_warp<Codes, kRows>(a.n_slots));
-  const uint32_t own = shared.warps + static_cast<uint32_t>(warp_id()) * bytes_per_warp<Codes, kRows>(a.n_slots);
-  auto* xs = shared_at<PackedSegment>(own);
-  const auto slot = [&](int i) {
-    return own + static_cast<uint32_t>(kRows * sizeof(PackedSegment)) +
-           static_cast<uint32_t>(a.n_slots == 1 ? 0 : i % 2) * SegmentBytes<Codes>::kAll;
-  };
-  const Place place = find_place<kRows>(a);
-  const MatrixView& w = place.part.w;
-  const auto blocks_of = [&](int segment) {
-    const int left = w.cols / kQuantBlock - segment * kBlocksPerSegment;
-    return left < 0 ? 0 : left < kBlocksPerSegment ? left : kBlocksPerSegment;
-  };
-  const TileInput<kRows> input{a, place, shared};
-  const auto ask = [&](int i) {
-    const int segment = warp_id() + i * n_warps();
-    ask_for<Codes>(w, place.group, segment, blocks_of(segment), slot(i));
-  };
+__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const __grid_constant__ LinearArgs a) {
+  constexpr uint32_t kInputBytes = kRows * sizeof(PackedSegment);
+  const auto ring_bytes = static_cast<uint32_t>(a.n_slots) * SegmentBytes<Codes>::kAll;
+  const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);
+  const TileInput<kRows> input{a, shared};
+  SegmentStream<Codes, kRows> stream{a, shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes, count_tasks(a)};
   input.ask_for_norm();
-  ask(0);
-  if (a.n_slots > 1) ask(1);
+  stream.ask();
+  if (a.n_slots > 1) stream.ask();
   wait_for_inputs();
-  const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
   if (a.n_slots > 1)
     wait_for_copies<2>();
   else
     wait_for_copies<1>();
   input.begin();
-  int i = 0;
-  for (int segment = warp_id(); segment < w.segments; segment += n_warps(), ++i) {
-    stage<kRows>(input, segment * kSegment, blocks_of(segment), xs);
-    if (a.n_slots > 1)
-      wait_for_copies<1>();
-    else
-      wait_for_copies<0>();
-    __syncwarp();
-    float acc[kRows];
+  int visit = 0;
+  for (int task = 0; task < stream.n_tasks; ++task) {
+    const Place place = find_place<kRows>(a, task);
+    const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
+    for (int segment = warp_id(); segment < place.part.w.segments; segment += n_warps(), ++visit) {
+      const int n_blocks = stream.blocks_of(place.part.w, segment);
+      const int at = a.keeps_input ? segment : warp_id();
+      auto* xs = shared_at<PackedSegment>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
+      if (task == 0 || !a.keeps_input) stage<kRows>(input, segment * kSegment, n_blocks, xs);
+      if (a.n_slots > 1)
+        wait_for_copies<1>();
+      else
+        wait_for_copies<0>();
+      __syncwarp();
+      float acc[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
-    add_segment<Codes, kRows>(slot(i), blocks_of(segment), xs, acc);
-    leave<kRows>(segment, acc);
-    __syncwarp();
-    ask(i + a.n_slots);
+      for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
+      add_segment<Codes, kRows>(stream.slot(visit), n_blocks, xs, acc);
+      leave<kRows>(place, task, segment, acc);
+      __syncwarp();
+      stream.ask();
+    }
+    finish<kRows>(a, shared, place, task, first_residual);
   }
-  finish<kRows>(a, place, first_residual);
 }
 
-// All segments at once, a warp each, if they are few; else two in turn for each warp of a block that leaves room for
-// another one. False: not even one warp has room.
+// All segments at once, a warp each, if they are few; else as many warps as leave room for another block. A second slot
+// for what comes behind a warp's first segment. False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
+  const LinearCut<kRows> cut = {kRows * sizeof(PackedSegment),
+                                [](int n_slots) { return static_cast<uint32_t>(n_slots) * SegmentBytes<Codes>::kAll; }};
+  const int segments = a.parts[0].w.segments;
+  a.keeps_input = true;
   a.n_slots = 1;
-  int warps = count_warps<kRows>(a, kMaxLinearWarps, bytes_per_warp<Codes, kRows>(1), kAllShared);
-  if (warps < a.parts[0].w.segments) {
+  int warps = cut.warps(a, kAllShared);
+  const bool at_once = warps == segments && !a.gates &&
+                       (a.n_rows > kRows || a.n_groups <= stream.n_multiprocessors * cut.resident(a, warps));
+  if (!at_once) {
     a.n_slots = 2;
-    warps = count_warps<kRows>(a, kMaxLinearWarps, bytes_per_warp<Codes, kRows>(2), kHalfShared);
+    warps = cut.warps(a, kHalfShared);
+  }
+  if (warps == 0) {
+    a.keeps_input = false;
+    warps = cut.warps(a, kAllShared);
   }
   if (warps == 0) return false;
-  launch(stream, linear_shape<kRows>(a, warps, bytes_per_warp<Codes, kRows>(a.n_slots)),
-         linear_quantized_kernel<Codes, kRows>, a);
+  launch(stream, cut.shape(stream, a, warps), linear_quantized_kernel<Codes, kRows>, a);
   return true;
 }
 

@@ -5,9 +5,9 @@ namespace llorch::cuda {
 void use_device(int device) { check(cudaSetDevice(device), "the device cannot be used"); }
 
 DeviceMemory device_memory() {
-  DeviceMemory memory;
-  check(cudaMemGetInfo(&memory.free, &memory.total), "the device does not say how much memory is free");
-  return memory;
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "the device does not say how much memory is free");
+  return {free, total};
 }
 
 namespace detail {

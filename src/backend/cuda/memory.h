@@ -14,11 +14,7 @@ namespace llorch::cuda {
 // Makes a device the current one of this thread; each entry into the backend begins with it.
 void use_device(int device);
 
-// Of the current device.
-struct DeviceMemory {
-  size_t free = 0, total = 0;
-};
-DeviceMemory device_memory();
+DeviceMemory device_memory();  // of the current device
 
 namespace detail {
 struct FreeDevice {

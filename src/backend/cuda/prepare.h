@@ -66,10 +66,15 @@ struct Quantized {
   int32_t sums[kOfLane];  // of each block's 32 integers
   float d;                // scale of block lane_id() % 8
 };
+// Magnitudes as bits: from kSmall = 2^-64 on and below infinity a block has integers other than 0.
+inline constexpr unsigned kInfinity = 0x7f800000u, kSmall = 0x1f800000u;
+__device__ inline float scale_of(unsigned largest, float d) {
+  return largest < kSmall ? 0.0f : largest < kInfinity ? d : __uint_as_float(0x7fc00000u);
+}
+
 // The scales are made side by side, a lane each. Where x / d is so small that its quotient may not be exact, it rounds
 // to 0 anyway.
 __device__ inline Quantized quantize(const LaneValues& x) {
-  constexpr unsigned kInfinity = 0x7f800000u, kSmall = 0x1f800000u;  // 2^-64
   unsigned largest[kOfLane], mine = 0;
 #pragma unroll
   for (int b = 0; b < kOfLane; ++b) {
@@ -78,7 +83,7 @@ __device__ inline Quantized quantize(const LaneValues& x) {
   }
   Quantized out;
   const float d = divide_by_inverse(__uint_as_float(mine), 32767.0f, 1.0f / 32767.0f), r = __frcp_rn(d);
-  out.d = mine < kSmall ? 0.0f : mine < kInfinity ? d : __uint_as_float(0x7fc00000u);
+  out.d = scale_of(mine, d);
 #pragma unroll
   for (int b = 0; b < kOfLane; ++b) {
     const int q = __float2int_rn(divide_by_inverse(x[b], __shfl_sync(kAllLanes, d, b), __shfl_sync(kAllLanes, r, b)));
@@ -103,6 +108,18 @@ __device__ inline void prepare(const InputRows& in, int row, int k0, int n, floa
 #pragma unroll
   for (int i = 0; i < kOfLane; ++i)
     y[i] = in.prepare == Prepare::kRmsNorm ? normalized(first[i], inverse, second[i]) : first[i];
+}
+
+// One block of 32 by a warp, lane by lane, to block `at` of packed rows.
+__device__ inline void pack_block(float x, const PackedRows& out, size_t at) {
+  const unsigned largest = integer_max(__float_as_uint(x) & 0x7fffffffu);
+  const float d = divide_by_inverse(__uint_as_float(largest), 32767.0f, 1.0f / 32767.0f);
+  const int rounded = __float2int_rn(divide_by_inverse(x, d, __frcp_rn(d)));
+  const int q = largest >= kSmall && largest < kInfinity ? rounded : 0, sum = integer_sum(q);
+  out.q[at * kQuantBlock + lane_id()] = static_cast<int16_t>(q);
+  if (lane_id() != 0) return;
+  out.d[at] = scale_of(largest, d);
+  out.sums[at] = sum;
 }
 
 }  // namespace llorch::cuda

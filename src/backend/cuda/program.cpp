@@ -12,14 +12,6 @@ namespace {
 // Decodes of more rows are launched kernel by kernel: their kernels take longer than a launch.
 constexpr uint32_t kMaxGraphRows = 64;
 
-// Memory for attention's chunks when blocks share a tile, and the tiles that may.
-constexpr size_t kMaxPartialBytes = size_t{64} << 20;
-constexpr uint32_t kMaxSplitTiles = 16;
-
-uint32_t choose_heads_per_tile(const Plan& plan) {
-  return plan.n_layers == 0 ? 1 : std::min<uint32_t>(plan.heads.n_heads / plan.heads.n_kv_heads, kMaxQueries);
-}
-
 }  // namespace
 
 CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> weights, const CompileOptions& options,
@@ -29,7 +21,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       weights_(std::move(weights)),
       device_(std::move(device)),
       kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
-      heads_per_tile_(choose_heads_per_tile(plan_)),
+      heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
       batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_)),
       sampling_(plan_, options_),
@@ -51,55 +43,72 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
 CudaProgram::~CudaProgram() = default;
 
 void CudaProgram::allocate_scratch() {
-  size_t widest = 0;
-  for (const Step& step : plan_.steps) {
-    const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear != nullptr && uses(*linear, true)) widest = std::max<size_t>(widest, width(linear->x));
+  const ScratchSizes sizes(plan_, options_);
+  for (Packed& p : packed_) {
+    p.q = DeviceArray<int16_t>(kActivationMemory, sizes.packed);
+    p.d = DeviceArray<float>(kActivationMemory, sizes.packed_blocks);
+    p.sums = DeviceArray<int32_t>(kActivationMemory, sizes.packed_blocks);
   }
-  const size_t rows = std::max(options_.max_rows, options_.max_logit_rows);
-  packed_q_ = DeviceArray<int16_t>(kActivationMemory, rows * widest);
-  packed_d_ = DeviceArray<float>(kActivationMemory, rows * widest / kQuantBlock);
-  packed_sums_ = DeviceArray<int32_t>(kActivationMemory, rows * widest / kQuantBlock);
-  packed_ = {packed_q_.data(), packed_d_.data(), packed_sums_.data()};
-  if (plan_.n_layers == 0) return;
-  const size_t chunks = static_cast<size_t>(divide_up(plan_.context(), kChunk));
-  const size_t of_tile = kv_tiles() * chunks * kMaxQueries * (plan_.heads.head_dim + 2);
-  const size_t room = kMaxPartialBytes / sizeof(float) / of_tile;
-  max_split_tiles_ = static_cast<uint32_t>(std::min<size_t>({room, kMaxSplitTiles, options_.max_rows}));
-  attention_partial_ = DeviceArray<float>(kActivationMemory, max_split_tiles_ * of_tile);
-  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, size_t{max_split_tiles_} * plan_.heads.n_heads);
+  attention_partial_ = DeviceArray<float>(kActivationMemory, sizes.attention_partial);
+  attention_arrivals_ = DeviceArray<unsigned>(kActivationMemory, sizes.attention_arrivals);
+  max_split_tiles_ = sizes.max_split_tiles;
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
-// A RmsNorm or GatedAct joins the Linear behind it, and RopeAppend its Attention, when that alone reads its output and
-// it is not shown.
+// RopeAppend joins the Attention behind it, RmsNorm or GatedAct the Linear behind it. Blocks read their input at
+// different times, so the step must not overwrite it.
+bool CudaProgram::feeds(const Op& op, const Op& next) const {
+  if (const auto* rope = std::get_if<RopeAppend>(&op)) {
+    const auto* attention = std::get_if<Attention>(&next);
+    return attention != nullptr && attention->qkv == rope->qkv && attention->layer == rope->layer;
+  }
+  if (!std::holds_alternative<RmsNorm>(op) && !std::holds_alternative<GatedAct>(op)) return false;
+  const auto* linear = std::get_if<Linear>(&next);
+  return linear != nullptr && linear->x == output_slot(op) && linear->y != *input_slot(op);
+}
+
+// GatedAct joins the Linear before it, if that is a gate and an up of one type and shape.
+bool CudaProgram::gates(const Op& op, const Op& next) const {
+  const auto* linear = std::get_if<Linear>(&op);
+  const auto* act = std::get_if<GatedAct>(&next);
+  if (linear == nullptr || act == nullptr || *input_slot(next) != linear->y || act->y == linear->x) return false;
+  if (linear->weights.size() != 2 || linear->accumulate) return false;
+  const Weight &gate = plan_.weight(linear->weights[0]), &up = plan_.weight(linear->weights[1]);
+  return gate.dtype == up.dtype && gate.shape == up.shape;
+}
+
+bool CudaProgram::reads_packed(size_t step, SlotId slot) const {
+  if (step >= plan_.steps.size()) return false;
+  const auto* linear = std::get_if<Linear>(&plan_.steps[step].op);
+  return linear != nullptr && linear->x == slot && uses(plan_, *linear, true);
+}
+
+// Neighbours join where nobody else reads what is between them and it is not shown.
 std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) const {
   std::vector<Stage> stages;
   const std::vector<Step>& steps = plan_.steps;
   const std::vector<bool> gathered = gathered_steps(plan_);
-  // The next step must not overwrite what feeds the first: blocks read that at different times.
-  const auto joins = [&](const Op& op, const Op& next) {
-    if (const auto* rope = std::get_if<RopeAppend>(&op)) {
-      const auto* attention = std::get_if<Attention>(&next);
-      return attention != nullptr && attention->qkv == rope->qkv && attention->layer == rope->layer;
-    }
-    if (!std::holds_alternative<RmsNorm>(op) && !std::holds_alternative<GatedAct>(op)) return false;
-    const auto* linear = std::get_if<Linear>(&next);
-    return linear != nullptr && linear->x == output_slot(op) && linear->y != *input_slot(op);
+  const auto is_between = [&](size_t i) {  // steps i and i + 1
+    return i + 1 < steps.size() && !shown[i] && !reads_later(plan_, i + 2, output_slot(steps[i].op));
   };
   for (size_t i = 0; i < steps.size(); ++i) {
-    const Op* prepare = nullptr;
-    if (i + 1 < steps.size() && !shown[i] && joins(steps[i].op, steps[i + 1].op) &&
-        !reads_later(plan_, i + 2, output_slot(steps[i].op)))
-      prepare = &steps[i++].op;
-    stages.push_back({i, gathered[i], prepare, shown[i]});
+    Stage stage;
+    if (is_between(i) && feeds(steps[i].op, steps[i + 1].op)) stage.prepare = &steps[i++].op;
+    stage.step = i;
+    stage.gathered = gathered[i];
+    stage.shown = shown[i];
+    if (is_between(i) && !shown[i + 1] && gates(steps[i].op, steps[i + 1].op)) stage.then = &steps[++i].op;
+    stage.packs = reads_packed(i + 1, output_slot(steps[i].op));
+    stages.push_back(stage);
   }
   return stages;
 }
 
 size_t CudaProgram::bytes() const {
-  return slots_.bytes() + batch_.bytes() + sampling_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() +
-         packed_q_.bytes() + packed_d_.bytes() + packed_sums_.bytes() + attention_partial_.bytes();
+  size_t packed = 0;
+  for (const Packed& p : packed_) packed += p.q.bytes() + p.d.bytes() + p.sums.bytes();
+  return slots_.bytes() + batch_.bytes() + SamplingBlock::bytes(plan_, options_) + kv_.bytes() + cos_.bytes() +
+         sin_.bytes() + packed + attention_partial_.bytes() + attention_arrivals_.bytes();
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {
@@ -111,8 +120,8 @@ std::span<const float> CudaProgram::run(const Batch& batch) {
 std::span<const SampledRow> CudaProgram::sample(const Batch& batch, std::span<const RowSampling> rows) {
   LLORCH_CHECK(rows.size() == batch.logit_rows.size(), "{} samplings for {} rows", rows.size(),
                batch.logit_rows.size());
-  begin(batch);
   sampling_.fill(rows);
+  begin(batch);
   sampling_.send(stream_);
   execute(true);
   receive([] {});
@@ -152,6 +161,7 @@ void CudaProgram::begin(const Batch& batch) {
 }
 
 void CudaProgram::walk(const std::vector<Stage>& stages, const StepVisitor* visit) {
+  packed_slot_.reset();
   for (const Stage& stage : stages) {
     try {
       inject_faults(plan_.steps[stage.step]);

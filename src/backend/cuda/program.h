@@ -1,9 +1,8 @@
 // A plan compiled for a CUDA device: a list of stages whose kernels go into one stream.
 //
-// A stage is one step, or a Linear together with the RMSNorm or gated activation that feeds it, or RopeAppend with its
-// Attention. Decodes of few
-// sequences are recorded, all stages as one graph for each number of rows; what differs between two of them is the
-// batch alone (batch_block.h).
+// A stage is one step, or a Linear together with the RMSNorm that feeds it and the gated activation of what it makes,
+// or RopeAppend with its Attention. Decodes of few sequences are recorded, all stages as one graph for each number of
+// rows; what differs between two of them is the batch alone (batch_block.h).
 #pragma once
 
 #include <map>
@@ -12,6 +11,7 @@
 
 #include "backend/cuda/batch_block.h"
 #include "backend/cuda/sampling_block.h"
+#include "backend/cuda/scratch.h"
 #include "backend/cuda/slots.h"
 #include "backend/cuda/weights.h"
 
@@ -41,10 +41,11 @@ class CudaProgram final : public Program {
 
  private:
   struct Stage {
-    size_t step;
-    bool gathered = false;  // sees only the rows that want logits
-    const Op* prepare =
-        nullptr;  // fused RmsNorm or GatedAct that makes the Linear's input; RopeAppend before Attention
+    size_t step = 0;
+    bool gathered = false;        // sees only the rows that want logits
+    const Op* prepare = nullptr;  // fused: RmsNorm that makes the Linear's input; RopeAppend before Attention
+    const Op* then = nullptr;     // fused: GatedAct of the Linear's output
+    bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
   };
 
@@ -70,11 +71,13 @@ class CudaProgram final : public Program {
   void enqueue(const Stage& stage, const GatherRows& op);
 
   InputRows input_of(const Op& op);
-  bool uses(const Linear& op, bool quantized) const;
+  bool feeds(const Op& op, const Op& next) const;
+  bool gates(const Op& op, const Op& next) const;
+  bool reads_packed(size_t step, SlotId slot) const;
+  PackedRows pack_for(SlotId slot);
   KvView kv_view(uint32_t layer);
   AttentionArgs attention_args(const Attention& op);
   int32_t attention_splits(uint32_t rows, uint32_t tiles) const;
-  uint32_t kv_tiles() const;  // of one row: KV heads, times the tiles of a head's group
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }
   void allocate_scratch();
@@ -94,11 +97,17 @@ class CudaProgram final : public Program {
   PinnedArray<float> logits_;        // [max logit rows, vocab]
   const std::vector<Stage> stages_;  // of run()
 
-  // Packed rows, and sums of attention that several blocks share.
-  PackedRows packed_;
-  DeviceArray<int16_t> packed_q_;
-  DeviceArray<float> packed_d_;
-  DeviceArray<int32_t> packed_sums_;
+  // Packed rows of a stage's input, and those that it makes for the next one; and sums of attention that several blocks
+  // share.
+  struct Packed {
+    DeviceArray<int16_t> q;
+    DeviceArray<float> d;
+    DeviceArray<int32_t> sums;
+    PackedRows view() { return {q.data(), d.data(), sums.data()}; }
+  };
+  Packed packed_[ScratchSizes::kPacked];
+  size_t packed_last_ = 0;             // which of them was made last
+  std::optional<SlotId> packed_slot_;  // and of which slot
   DeviceArray<float> attention_partial_;
   DeviceArray<unsigned> attention_arrivals_;
   uint32_t max_split_tiles_ = 0;  // of attention, for which there is room

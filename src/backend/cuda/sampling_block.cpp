@@ -3,21 +3,12 @@
 #include <algorithm>
 
 namespace llorch::cuda {
-namespace {
-
-// All sequences of a batch own pages for all their tokens.
-size_t most_history(const Plan& plan, const CompileOptions& options) {
-  const KvShape& kv = options.kv;
-  return std::min(size_t{options.max_logit_rows} * plan.context(), size_t{kv.n_pages} * kv.page_size);
-}
-
-}  // namespace
-
 SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
     : vocab_(plan.vocab),
+      context_(plan.context()),
       host_rows_(kActivationMemory, options.max_logit_rows),
       rows_(kActivationMemory, options.max_logit_rows),
-      host_histories_(kActivationMemory, most_history(plan, options)),
+      host_histories_(kActivationMemory, size_t{options.max_logit_rows} * context_),
       histories_(kActivationMemory, host_histories_.size()),
       penalized_(kActivationMemory, size_t{options.max_logit_rows} * vocab_),
       sampled_(kActivationMemory, options.max_logit_rows),
@@ -37,8 +28,7 @@ void SamplingBlock::fill(std::span<const RowSampling> rows) {
     row.index = rows[i].index;
     if (!sampling_detail::penalizes(row.params)) continue;
     const std::span<const int32_t> history = rows[i].history;
-    LLORCH_CHECK(n_history_ + history.size() <= host_histories_.size(), "histories of {} ids and more, at most {}",
-                 n_history_ + history.size(), host_histories_.size());
+    LLORCH_CHECK(history.size() <= context_, "a history of {} ids, the context is {}", history.size(), context_);
     for (const int32_t id : history)
       LLORCH_CHECK(id >= 0 && static_cast<uint32_t>(id) < vocab_, "token {} of {}", id, vocab_);
     row.n_history = static_cast<uint32_t>(history.size());
@@ -60,8 +50,9 @@ void SamplingBlock::ask_for_results(const Stream& stream) {
   stream.to_host(host_sampled_.data(), sampled_.data(), n_rows_);
 }
 
-size_t SamplingBlock::bytes() const {
-  return rows_.bytes() + histories_.bytes() + penalized_.bytes() + sampled_.bytes();
+size_t SamplingBlock::bytes(const Plan& plan, const CompileOptions& options) {
+  return options.max_logit_rows * (sizeof(DeviceRowSampling) + sizeof(SampledRow) + plan.context() * sizeof(int32_t) +
+                                   plan.vocab * sizeof(float));
 }
 
 }  // namespace llorch::cuda

@@ -12,8 +12,11 @@ class SamplingBlock {
  public:
   SamplingBlock(const Plan& plan, const CompileOptions& options);
 
-  // Throws BugError for ids beyond the vocabulary, and for histories that are together longer than what all KV pages
-  // hold. The copies that were queued before must be over.
+  // Of the device.
+  static size_t bytes(const Plan& plan, const CompileOptions& options);
+
+  // Throws BugError for ids beyond the vocabulary, and for histories that are longer than a context. The copies that
+  // were queued before must be over.
   void fill(std::span<const RowSampling> rows);
   void send(const Stream& stream);
 
@@ -21,13 +24,11 @@ class SamplingBlock {
   void ask_for_results(const Stream& stream);  // of the rows that fill() was given
   std::span<const SampledRow> results() const { return {host_sampled_.data(), n_rows_}; }
 
-  size_t bytes() const;
-
  private:
-  const uint32_t vocab_;
+  const uint32_t vocab_, context_;
   PinnedArray<DeviceRowSampling> host_rows_;
   DeviceArray<DeviceRowSampling> rows_;
-  PinnedArray<int32_t> host_histories_;  // of the rows with a repetition penalty, one after another
+  PinnedArray<int32_t> host_histories_;  // [max logit rows, context]; used by rows with a repetition penalty, in turn
   DeviceArray<int32_t> histories_;
   DeviceArray<float> penalized_;  // [max logit rows, vocab]
   DeviceArray<SampledRow> sampled_;

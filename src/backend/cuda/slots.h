@@ -5,15 +5,15 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/memory.h"
+#include "backend/slots.h"
 
 namespace llorch::cuda {
 
 class DeviceSlots {
  public:
-  // Slots written after GatherRows hold max_logit_rows rows, the others max_rows.
   DeviceSlots(const Plan& plan, const CompileOptions& options);
 
-  float* data(SlotId id) { return memory_.data() + offsets_[static_cast<size_t>(id)]; }
+  float* data(SlotId id) { return memory_.data() + layout_.offsets[static_cast<size_t>(id)]; }
   size_t bytes() const { return memory_.bytes(); }
 
   // Tests (CompileOptions::poison): NaN in every slot, a pattern behind it.
@@ -22,9 +22,8 @@ class DeviceSlots {
   void check_guards(const Stream& stream) const;
 
  private:
-  static constexpr size_t kGuardFloats = 64;
   const Plan& plan_;
-  std::vector<size_t> offsets_, sizes_;  // in floats
+  const SlotLayout layout_;
   DeviceArray<float> memory_;
 };
 

@@ -51,21 +51,28 @@ void CudaProgram::enqueue(const Stage& stage, const GatherRows& op) {
               static_cast<int32_t>(width(op.x)), slots_.data(op.y));
 }
 
-bool CudaProgram::uses(const Linear& op, bool quantized) const {
-  return std::any_of(op.weights.begin(), op.weights.end(),
-                     [&](WeightId id) { return is_quantized(plan_.weight(id).dtype) == quantized; });
+// Where the int16 blocks of a slot's rows go: not where the last ones are, which may be read now.
+PackedRows CudaProgram::pack_for(SlotId slot) {
+  packed_last_ = 1 - packed_last_;
+  packed_slot_ = slot;
+  return packed_[packed_last_].view();
 }
 
 void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const bool prepares = rows_of(stage) > kFusedRows;
   InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  const bool packs = prepares && uses(op, true);
-  if (packs) pack_rows(kernels_, in, rows, packed_);
-  if (prepares && uses(op, false) && in.prepare != Prepare::kNone) {
+  PackedRows packed;
+  if (packed_slot_ == op.x && stage.prepare == nullptr)
+    packed = packed_[packed_last_].view();
+  else if (prepares && uses(plan_, op, true))
+    pack_rows(kernels_, in, rows, packed = pack_for(op.x));
+  if (prepares && uses(plan_, op, false) && in.prepare != Prepare::kNone) {
     prepare_rows(kernels_, in, rows, slots_.data(op.x));  // as if it were not fused
     in = input_of(op);
   }
+  packed_slot_.reset();
+  const SlotId y = stage.then != nullptr ? output_slot(*stage.then) : op.y;
   int32_t column = 0;
   for (size_t i = 0; i < op.weights.size();) {
     LinearArgs args;
@@ -79,10 +86,12 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
     }
     args.n_rows = rows;
     args.x = in;
-    if (packs) args.packed = packed_;
-    args.y = slots_.data(op.y);
-    args.y_width = static_cast<int32_t>(width(op.y));
+    args.packed = packed;
+    args.y = slots_.data(y);
+    args.y_width = static_cast<int32_t>(width(y));
     args.accumulate = op.accumulate;
+    args.gates = stage.then != nullptr;
+    if (args.gates && stage.packs) args.packed_y = pack_for(y);
     linear(kernels_, dtype, args);
   }
 }
@@ -102,11 +111,6 @@ KvView CudaProgram::kv_view(uint32_t layer) {
   view.head_dim = static_cast<int32_t>(h.head_dim);
   view.dtype = options_.kv.dtype;
   return view;
-}
-
-uint32_t CudaProgram::kv_tiles() const {
-  const Heads& h = plan_.heads;
-  return h.n_kv_heads * static_cast<uint32_t>(divide_up(h.n_heads / h.n_kv_heads, heads_per_tile_));
 }
 
 void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
@@ -144,7 +148,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
     if (rope != nullptr) enqueue(stage, *rope);
     args.n_tiles = static_cast<int32_t>(batch_.tiles());
     args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
-    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles());
+    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles(plan_));
     return attention(kernels_, args);
   }
   if (rope != nullptr) {
@@ -152,6 +156,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
     args.sin = sin_.data();
     args.pairs = rope->pairs;
   }
+  if (stage.packs && plan_.heads.head_dim % kQuantBlock == 0) args.packed_y = pack_for(op.y);
   // As many heads share the reading of their keys and values as leave enough blocks to fill the device.
   const Heads& h = plan_.heads;
   const uint32_t rows = batch_.rows(), group = h.n_heads / h.n_kv_heads;

@@ -11,16 +11,13 @@ namespace llorch::cuda {
 
 class CudaWeights final : public PlacedWeights {
  public:
-  // The file's bytes go through two pinned buffers in turn, and from rows into groups on the device.
   CudaWeights(int device, const Plan& plan, const WeightSource& source);
 
-  size_t bytes() const override;
+  size_t bytes() const override { return memory_.bytes(); }
   void read_row(WeightId id, int64_t row, float* out) const override;
 
   struct Matrix {
-    DType dtype;
-    DeviceArray<uint4> units, highs, scales;
-    DeviceArray<uint16_t> d;
+    DType dtype = DType::kF32;
     MatrixView view;
   };
   const Matrix& matrix(WeightId id) const { return matrices_[static_cast<size_t>(id)]; }
@@ -28,8 +25,9 @@ class CudaWeights final : public PlacedWeights {
 
  private:
   const int device_;
-  std::vector<Matrix> matrices_;             // [weights]; empty for vectors
-  std::vector<DeviceArray<float>> vectors_;  // [weights]; empty for matrices
+  DeviceArray<std::byte> memory_;                // of all; weight_layout.h
+  std::vector<Matrix> matrices_;                 // [weights]; empty for vectors
+  std::vector<std::span<const float>> vectors_;  // [weights]; empty for matrices
 };
 
 }  // namespace llorch::cuda

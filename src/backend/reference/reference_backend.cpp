@@ -46,6 +46,10 @@ class ReferenceWeights final : public PlacedWeights {
   std::vector<Tensor> tensors_;
 };
 
+size_t kv_bytes(const Plan& plan, const CompileOptions& options) {
+  return size_t{options.kv.n_pages} * kv_page_bytes(plan, {0, options.kv.page_size, DType::kF32});
+}
+
 // Keys and values as float32 after rounding to the KV dtype, [layer][page][position][kv head][head_dim].
 class KvCache {
  public:
@@ -86,9 +90,7 @@ class ReferenceProgram final : public Program {
         options_(options),
         weights_(std::move(weights)),
         slots_(plan_, options_),
-        kv_(allocate(kKvMemory,
-                     size_t{options.kv.n_pages} * kv_page_bytes(plan, {0, options.kv.page_size, DType::kF32}),
-                     [this] { return KvCache(plan_, options_); })) {}
+        kv_(allocate(kKvMemory, kv_bytes(plan, options), [this] { return KvCache(plan_, options_); })) {}
 
   std::span<const float> run(const Batch& batch) override { return trace(batch, StepSet(plan_.steps.size()), {}); }
 
@@ -273,6 +275,14 @@ class ReferenceBackend final : public Backend {
  public:
   BackendInfo info() const override { return {"reference", kDevice}; }
   Roof measure_roof() override { return {}; }  // speed is not its purpose
+  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
+    std::vector<size_t> bytes;
+    for (const Weight& weight : plan.weights) bytes.push_back(file_bytes(weight));
+    std::vector<MemoryNeed> needs = weight_needs(plan, bytes);
+    needs.push_back({MemoryKind::kActivations, "slots", SlotLayout(plan, options).bytes()});
+    needs.push_back({MemoryKind::kKv, "KV pages, held as f32", kv_bytes(plan, options)});
+    return needs;
+  }
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
     return allocate(kWeightMemory, weight_bytes(plan),
                     [&] { return std::make_shared<const ReferenceWeights>(plan, source); });

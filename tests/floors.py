@@ -10,7 +10,7 @@ import sys
 FLOORS = {
     "base": 1,
     "tensor": 2,
-    "format": 3, "plan": 3,
+    "format": 3, "plan": 3, "sampling": 3,
     "text": 4, "model": 4, "backend": 4,
     "engine": 5,
     "server": 6, "trace": 6,

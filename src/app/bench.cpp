@@ -138,7 +138,9 @@ void run(BenchFlags flags) {
   report["logits"] = {{"check_us", result.check_us},
                       {"hash_us", result.hash_us},
                       {"check_share_of_decode", result.check_us / token_us},
-                      {"hash_share_of_decode", result.hash_us / token_us}};
+                      {"hash_share_of_decode", result.hash_us / token_us},
+                      {"step_handing_out_us", result.handed_out_us},
+                      {"step_sampling_us", result.sampled_us}};
   if (flags.json)
     std::cout << report.dump(2) << "\n";
   else

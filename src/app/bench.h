@@ -33,7 +33,8 @@ struct Measured {
 struct BenchResult {
   Roof roof;  // the best of the run
   Measured decode, prefill;
-  double check_us = 0.0, hash_us = 0.0;  // what the engine adds to a decoded token: check_logits(), LogitsHash; medians
+  double check_us = 0.0, hash_us = 0.0;          // check_logits() and hash_of_row() on the host; medians
+  double handed_out_us = 0.0, sampled_us = 0.0;  // a decoded token by Program::run(), and by sample(); medians
   size_t weight_bytes = 0, program_bytes = 0, kv_bytes = 0;
   double peak_resident_bytes = 0.0;  // of the process, after load, prefill and a decoded token
   LoadTimes times;

@@ -9,8 +9,8 @@
 #include "app/bench.h"
 #include "app/memory_plan.h"
 #include "backend/reference/reference_backend.h"
-#include "engine/logits_hash.h"
-#include "engine/tripwire.h"
+#include "sampling/logits_hash.h"
+#include "sampling/tripwire.h"
 #include "trace/bounds.h"
 
 namespace llorch {
@@ -103,23 +103,35 @@ struct Repeats {
   }
 };
 
-// Once for each token that is decoded, because the logits then lie where the program's threads have left them.
+// A decode step as the engine takes it.
+void sample_rows(Program& program, const Batch& batch, uint32_t index) {
+  const RowSampling sampling{SamplingParams{.temperature = 0.7f}, batch.tokens, index};
+  program.sample(batch, std::vector<RowSampling>(batch.logit_rows.size(), sampling));
+}
+
+// A step that hands its logits out, the host's work on these, and a step that samples, in turn: a row of logits then
+// lies where the program's threads have left it.
 void measure_logits_work(Program& program, const BenchOptions& options, BenchResult& result) {
-  std::vector<double> check, hash;
-  LogitsHash logits_hash;
+  std::vector<double> check, hash, handed_out, sampled;
   for (uint32_t i = 0; i < options.tokens; ++i) {
-    const std::span<const float> logits =
-        program.run(rows_of(program.plan(), program.options().kv.page_size, options.context + i, 1));
+    const Batch batch = rows_of(program.plan(), program.options().kv.page_size, options.context + i, 1);
+    const auto run_start = Clock::now();
+    const std::span<const float> logits = program.run(batch);
+    handed_out.push_back(1e6 * seconds_since(run_start));
     const auto start = Clock::now();
     check_logits(logits);
     check.push_back(1e6 * seconds_since(start));
     const auto hash_start = Clock::now();
-    logits_hash.add(logits);
-    logits_hash.value();
+    hash_of_row(logits);
     hash.push_back(1e6 * seconds_since(hash_start));
+    const auto sample_start = Clock::now();
+    sample_rows(program, batch, i);
+    sampled.push_back(1e6 * seconds_since(sample_start));
   }
   result.check_us = median(check);
   result.hash_us = median(hash);
+  result.handed_out_us = median(handed_out);
+  result.sampled_us = median(sampled);
 }
 
 // Multiply-adds times two of one token: all matrices but the embedding and, in prefill, the LM head; attention over
@@ -207,7 +219,7 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
     prefill(*program, options.context, options.prefill_rows);
   else
     for (uint32_t i = 0; i < options.context; ++i) program->run(decodes_of(plan, compile.kv, i, options.sequences));
-  program->run(decodes_of(plan, compile.kv, options.context, options.sequences));
+  sample_rows(*program, decodes_of(plan, compile.kv, options.context, options.sequences), 0);
   result.peak_resident_bytes = peak_resident_bytes();
   Repeats decodes, prefills;
   Roof before = backend.measure_roof();
@@ -224,7 +236,7 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
     timed(prefills, [&] { prefill(*program, options.prompt, options.prefill_rows); });
     timed(decodes, [&] {
       for (uint32_t i = 0; i < options.tokens; ++i)
-        program->run(decodes_of(plan, compile.kv, options.context + i, options.sequences));
+        sample_rows(*program, decodes_of(plan, compile.kv, options.context + i, options.sequences), i);
     });
   }
   measure_logits_work(*program, options, result);

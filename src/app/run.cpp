@@ -15,10 +15,8 @@
 #include "app/recording.h"
 #include "base/timestamp.h"
 #include "engine/fault_trace.h"
-#include "engine/logits_hash.h"
 #include "engine/request_failure.h"
-#include "engine/sampler.h"
-#include "engine/tripwire.h"
+#include "sampling/logits_hash.h"
 #include "server/event_stream.h"
 #include "trace/bundle_file.h"
 
@@ -49,14 +47,14 @@ class LoneSequence {
     std::iota(pages_.begin(), pages_.end(), 0u);
   }
 
-  // Runs the tokens at the positions that follow; logits [vocab] of the last one.
-  std::span<const float> run(std::span<const int32_t> tokens) {
+  // Runs the tokens at the positions that follow, and samples from the last one's logits.
+  SampledRow run(std::span<const int32_t> tokens, const RowSampling& sampling) {
     const size_t max_rows = program_.options().max_rows;
     while (tokens.size() > max_rows) {
-      step(tokens.first(max_rows), false);
+      step(tokens.first(max_rows), {});
       tokens = tokens.subspan(max_rows);
     }
-    return step(tokens, true);
+    return step(tokens, {&sampling, 1}).front();
   }
 
   // The step that ran last, or failed: its first position, and where it ends.
@@ -74,16 +72,18 @@ class LoneSequence {
   }
 
  private:
-  std::span<const float> step(std::span<const int32_t> tokens, bool wants_logits) {
+  std::span<const SampledRow> step(std::span<const int32_t> tokens, std::span<const RowSampling> sampled) {
     const auto rows = static_cast<uint32_t>(tokens.size());
     Batch batch;
     batch.tokens.assign(tokens.begin(), tokens.end());
     batch.sequences.push_back({0, rows, position_, 0, static_cast<uint32_t>(pages_.size())});
     batch.pages = pages_;
-    if (wants_logits) batch.logit_rows.push_back(rows - 1);
+    if (!sampled.empty()) batch.logit_rows.push_back(rows - 1);
     step_begin_ = std::exchange(position_, position_ + rows);
-    StepTiming timing{
-        .start_ms = ms_since(made_at_), .rows = rows, .sequences = 1, .logit_rows = wants_logits ? 1u : 0u};
+    StepTiming timing{.start_ms = ms_since(made_at_),
+                      .rows = rows,
+                      .sequences = 1,
+                      .logit_rows = static_cast<uint32_t>(batch.logit_rows.size())};
     timing.failed = true;
     const auto begin = Clock::now();
     const auto log = [&] {
@@ -91,10 +91,10 @@ class LoneSequence {
       log_.add(timing);
     };
     try {
-      const std::span<const float> logits = program_.run(batch);
+      const std::span<const SampledRow> rows_out = program_.sample(batch, sampled);
       timing.failed = false;
       log();
-      return logits;
+      return rows_out;
     } catch (...) {
       log();
       throw;
@@ -123,27 +123,26 @@ void print(const std::string& text) {
 // Until the end of the sequence, or an exception; `out` is true of what was done so far in both cases.
 void generate(LoadedModel& model, LoneSequence& sequence, const RunOptions& options, RunResult& out) {
   SequenceRecord& record = out.record;
-  Sampler sampler(model.program->plan().vocab);
   LogitsHash hash;
   StreamDecoder decoder = decoder_after(record.tokens, model.tokenizer);
   const auto begin = Clock::now();
-  std::span<const float> logits = sequence.run(record.tokens);
+  const auto sampling = [&](uint32_t index) { return RowSampling{options.sampling, record.tokens, index}; };
+  SampledRow row = sequence.run(record.tokens, sampling(0));
   const auto decode_begin = Clock::now();
   out.prefill_s = std::chrono::duration<double>(decode_begin - begin).count();
   record.finish = FinishReason::kMaxTokens;
   for (uint32_t index = 0; index < options.max_tokens; ++index) {
-    if (const LogitsFault fault = check_logits(logits); fault != LogitsFault::kNone)
-      throw RequestError("the run ends", sequence.trace_fault(fault, record.tokens, model.backend.device));
-    hash.add(logits);
+    if (row.fault != LogitsFault::kNone)
+      throw RequestError("the run ends", sequence.trace_fault(row.fault, record.tokens, model.backend.device));
+    hash.add(row.hash);
     record.logits_hashes.push_back(hash.value());
-    const int32_t id = sampler.sample(logits, options.sampling, record.tokens, index);
-    if (std::binary_search(model.eos.begin(), model.eos.end(), id)) {
+    if (std::binary_search(model.eos.begin(), model.eos.end(), row.token)) {
       record.finish = FinishReason::kEos;
       break;
     }
-    print(decoder.push(id));
-    record.tokens.push_back(id);
-    if (index + 1 < options.max_tokens) logits = sequence.run(std::span(record.tokens).last(1));
+    print(decoder.push(row.token));
+    record.tokens.push_back(row.token);
+    if (index + 1 < options.max_tokens) row = sequence.run(std::span(record.tokens).last(1), sampling(index + 1));
   }
   out.decode_s = std::chrono::duration<double>(Clock::now() - decode_begin).count();
   print(decoder.flush() + "\n");

@@ -59,6 +59,18 @@ void check_numerics(const Backend& backend, Numerics numerics) {
   if (const auto why = backend.why_not_fast()) fail("the backend {} cannot be fast: {}", backend.info().name, *why);
 }
 
+std::span<const SampledRow> Program::sample(const Batch& batch, std::span<const RowSampling> rows) {
+  const size_t vocab = plan().vocab;
+  const std::span<const float> logits = run(batch);
+  LLORCH_CHECK(rows.size() == batch.logit_rows.size() && logits.size() == rows.size() * vocab,
+               "{} logits and {} samplings for {} rows", logits.size(), rows.size(), batch.logit_rows.size());
+  if (!sampler_) sampler_ = std::make_unique<Sampler>(plan().vocab);
+  sampled_.clear();
+  for (size_t i = 0; i < rows.size(); ++i)
+    sampled_.push_back(sampler_->sample_row(logits.subspan(i * vocab, vocab), rows[i]));
+  return sampled_;
+}
+
 void check_kv(const KvShape& kv) {
   const uint32_t size = kv.page_size;
   if (size < 16 || size > KvShape::kMaxPageSize || (size & (size - 1)) != 0)

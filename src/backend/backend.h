@@ -12,6 +12,8 @@
 #include "backend/memory.h"
 #include "base/error.h"
 #include "plan/plan.h"
+#include "sampling/row.h"
+#include "sampling/sampler.h"
 #include "tensor/tensor.h"
 
 namespace llorch {
@@ -139,6 +141,11 @@ class Program {
   // when a step fails.
   virtual std::span<const float> run(const Batch& batch) = 0;
 
+  // run(), after which each of its rows of logits is checked, hashed and sampled: rows[i] says how for
+  // batch.logit_rows[i]. Valid until the next run. Without an override this is done on the host, to the logits that
+  // run() returns; a device overrides it with the same bits, so that no logits travel.
+  virtual std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows);
+
   // run(), with the outputs of some steps shown as they are made; a step without rows is not shown. Gives the bits of
   // run(), but fuses no step into its neighbour whose output is asked for. Running the last batch again, this way or
   // the other, is harmless: it appends the same keys and values at the same positions.
@@ -150,6 +157,10 @@ class Program {
   virtual const PlacedWeights& weights() const = 0;
   virtual const Plan& plan() const = 0;
   virtual const CompileOptions& options() const = 0;
+
+ private:
+  std::unique_ptr<Sampler> sampler_;  // of the host; made when it is first needed
+  std::vector<SampledRow> sampled_;
 };
 
 // What a device can do at best, measured now. Benches state their figures as a share of it.

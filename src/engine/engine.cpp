@@ -9,7 +9,6 @@
 #include "base/fault.h"
 #include "engine/fault_trace.h"
 #include "engine/request_failure.h"
-#include "engine/tripwire.h"
 
 namespace llorch {
 namespace {
@@ -77,8 +76,7 @@ Engine::Engine(std::unique_ptr<Program> program, const EngineOptions& options)
       unhealthy_after_(options.unhealthy_after),
       on_record_(options.on_record),
       device_(options.device),
-      scheduler_(scheduler_options(*program_, options)),
-      sampler_(program_->plan().vocab) {
+      scheduler_(scheduler_options(*program_, options)) {
   LLORCH_CHECK(context_ <= program_->plan().context(), "context {}, the plan has {}", context_,
                program_->plan().context());
   publish();
@@ -249,18 +247,18 @@ void Engine::run_step() {
     sequence->started_at = Clock::now();
     emit(*sequence, StartEvent{});
   }
-  std::span<const float> logits;  // [logit rows, vocab]
+  std::span<const SampledRow> rows;
   published_.step_began = Clock::now();
   try {
-    logits = run_program(step.batch);
+    rows = run_program(step);
   } catch (const std::exception& error) {
     return fail_step(step, failure_of(error, ErrorCode::kInferenceFailed));
   }
   published_.step_began = Clock::time_point();
   failed_steps_ = 0;
   ++published_.steps;
-  const size_t n_sampled = step.batch.logit_rows.size(), vocab = program_->plan().vocab;
-  LLORCH_CHECK(logits.size() == n_sampled * vocab, "{} logits for {} rows", logits.size(), n_sampled);
+  const size_t n_sampled = step.batch.logit_rows.size();
+  LLORCH_CHECK(rows.size() == n_sampled, "{} tokens for {} rows", rows.size(), n_sampled);
   scheduler_.commit(step);
   published_.rows += step.batch.rows();
   published_.generated += n_sampled;
@@ -269,18 +267,25 @@ void Engine::run_step() {
   for (size_t i = 0, row = 0; i < step.sequences.size(); ++i) {
     Sequence& sequence = *step.sequences[i];
     if (sequence.n_pending() > 0) continue;
-    const auto logits_row = logits.subspan(row++ * vocab, vocab);
-    if (const LogitsFault fault = check_logits(logits_row); fault != LogitsFault::kNone)
-      faulty.emplace_back(&sequence, fault);
+    const SampledRow& sampled = rows[row++];
+    if (sampled.fault != LogitsFault::kNone)
+      faulty.emplace_back(&sequence, sampled.fault);
     else
-      sample(sequence, logits_row);
+      take(sequence, sampled);
   }
-  // Last, because running them again takes the logits of the others away.
+  // Last, because running them again takes the rows of the others away.
   for (const auto& [sequence, fault] : faulty) end_failed(*sequence, trace_fault(*program_, fault, *sequence, device_));
 }
 
-// Program::run, and a line in the log of steps.
-std::span<const float> Engine::run_program(const Batch& batch) {
+// Program::sample, and a line in the log of steps.
+std::span<const SampledRow> Engine::run_program(const ScheduledBatch& step) {
+  const Batch& batch = step.batch;
+  std::vector<RowSampling> samplings;
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    const Sequence& sequence = *step.sequences[i];
+    if (batch.sequences[i].n_rows == sequence.n_pending())
+      samplings.push_back({sequence.request.sampling, sequence.tokens, sequence.n_generated()});
+  }
   const Clock::time_point begin = Clock::now();
   StepTiming timing;
   timing.start_ms = ms_between(made_at_, begin);
@@ -293,20 +298,20 @@ std::span<const float> Engine::run_program(const Batch& batch) {
     step_log_.add(timing);
   };
   try {
-    const std::span<const float> logits = program_->run(batch);
+    const std::span<const SampledRow> rows = program_->sample(batch, samplings);
     log(false);
-    return logits;
+    return rows;
   } catch (...) {
     log(true);
     throw;
   }
 }
 
-// The next token of a sequence whose tokens are all computed. logits [vocab], sound
-void Engine::sample(Sequence& sequence, std::span<const float> logits) {
-  const int32_t id = sampler_.sample(logits, sequence.request.sampling, sequence.tokens, sequence.n_generated());
-  LLORCH_CHECK(id != kNoToken, "sound logits have no largest one");
-  sequence.logits_hash.add(logits);
+// The next token of a sequence whose tokens are all computed, from a sound row.
+void Engine::take(Sequence& sequence, const SampledRow& row) {
+  const int32_t id = row.token;
+  LLORCH_CHECK(id != kNoToken, "a sound row without a token");
+  sequence.logits_hash.add(row.hash);
   sequence.logits_hashes.push_back(sequence.logits_hash.value());
   if (!sequence.first_token_at) sequence.first_token_at = Clock::now();
   const std::vector<int32_t>& eos = sequence.request.eos;
@@ -328,7 +333,7 @@ void Engine::fail_step(const ScheduledBatch& step, FailEvent event) {
   if (event.code == ErrorCode::kDeviceLost) break_down(event);
 }
 
-// A lost device, or a bug of ours outside Program::run, after which nothing is known about pages and queues. Every
+// A lost device, or a bug of ours outside Program::sample, after which nothing is known about pages and queues. Every
 // request ends, now and from now on.
 void Engine::break_down(FailEvent failed) {
   {

@@ -16,7 +16,6 @@
 #include "backend/backend.h"
 #include "engine/record.h"
 #include "engine/request.h"
-#include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "engine/token_rate.h"
 
@@ -106,8 +105,8 @@ class Engine {
   bool take_inbox();
   void end_expired();
   void run_step();
-  std::span<const float> run_program(const Batch& batch);
-  void sample(Sequence& sequence, std::span<const float> logits);
+  std::span<const SampledRow> run_program(const ScheduledBatch& step);
+  void take(Sequence& sequence, const SampledRow& row);
   void fail_step(const ScheduledBatch& step, FailEvent event);
   void break_down(FailEvent failed);
   void cancel_now(const Sequence& sequence);
@@ -125,7 +124,6 @@ class Engine {
 
   // Engine thread only.
   Scheduler scheduler_;
-  Sampler sampler_;
   TokenRate rate_;
   StepLog step_log_;
   uint32_t failed_steps_ = 0;        // in a row

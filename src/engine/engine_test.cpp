@@ -241,7 +241,9 @@ TEST(Engine, ABugOfOursEndsEverythingButTheProcess) {
   class Wrong : public FakeProgram {
    public:
     using FakeProgram::FakeProgram;
-    std::span<const float> run(const Batch& batch) override { return FakeProgram::run(batch).subspan(1); }
+    std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) override {
+      return FakeProgram::sample(batch, rows).subspan(1);
+    }
   };
   std::promise<void> entered, leave;
   FakeOptions fake;
@@ -261,7 +263,7 @@ TEST(Engine, ABugOfOursEndsEverythingButTheProcess) {
   EXPECT_TRUE(engine.drain(Clock::now() + 10s));
   ASSERT_TRUE(engine.broken().has_value());
   ASSERT_EQ(engine.broken()->causes.size(), 1u);
-  EXPECT_NE(engine.broken()->causes[0].find("49 logits for 1 rows"), std::string::npos) << engine.broken()->causes[0];
+  EXPECT_NE(engine.broken()->causes[0].find("0 tokens for 1 rows"), std::string::npos) << engine.broken()->causes[0];
 }
 
 TEST(Engine, ALostDeviceEndsEverythingButTheProcess) {

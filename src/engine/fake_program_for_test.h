@@ -11,7 +11,7 @@
 
 #include "backend/backend.h"
 #include "engine/request.h"
-#include "engine/sampler.h"
+#include "sampling/sampler.h"
 
 namespace llorch {
 

@@ -6,7 +6,7 @@
 #include "backend/backend.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
-#include "engine/tripwire.h"
+#include "sampling/tripwire.h"
 
 namespace llorch {
 

@@ -14,9 +14,9 @@ namespace llorch {
 // One step of the engine.
 struct StepTiming {
   double start_ms = 0;  // since the engine was made
-  double ms = 0;        // of Program::run
+  double ms = 0;        // of Program::sample
   uint32_t rows = 0, sequences = 0, logit_rows = 0;
-  bool failed = false;  // Program::run threw
+  bool failed = false;  // Program::sample threw
 };
 
 // The last steps of an engine. Not thread-safe: belongs to the engine thread.

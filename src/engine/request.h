@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "engine/sampling_params.h"
+#include "sampling/params.h"
 
 namespace llorch {
 

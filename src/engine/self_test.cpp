@@ -28,14 +28,15 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-// A program of someone else's, with a run that can be made to fail in its middle.
+// A program of someone else's, with a step that can be made to fail in its middle.
 class LentProgram final : public Program {
  public:
   LentProgram(Program& program, std::shared_ptr<std::atomic<bool>> fail_next)
       : program_(program), fail_next_(std::move(fail_next)) {}
 
-  std::span<const float> run(const Batch& batch) override {
-    if (!fail_next_->exchange(false)) return program_.run(batch);
+  std::span<const float> run(const Batch& batch) override { return program_.run(batch); }
+  std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) override {
+    if (!fail_next_->exchange(false)) return program_.sample(batch, rows);
     StepSet middle(plan().steps.size());
     middle[middle.size() / 2] = true;
     program_.trace(batch, middle, [](size_t, std::span<const float>) { fail("an error that the self-test planned"); });

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/logits_hash.h"
 #include "engine/request.h"
+#include "sampling/logits_hash.h"
 
 namespace llorch {
 

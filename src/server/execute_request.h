@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/request.h"
-#include "engine/sampling_params.h"
+#include "sampling/params.h"
 #include "server/problem.h"
 
 namespace llorch {

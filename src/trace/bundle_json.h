@@ -8,7 +8,7 @@
 
 namespace llorch {
 
-inline constexpr uint64_t kBundleVersion = 1;
+inline constexpr uint64_t kBundleVersion = 2;  // 1: another hash of logits
 
 nlohmann::ordered_json to_json(const Bundle& bundle);
 

@@ -123,7 +123,7 @@ TEST(BundleJson, ValuesMustFit) {
     json value;
     const char* error;
   } cases[] = {
-      {"/llorch_bundle", 2, "b.json: llorch_bundle: expected 1, the version that this llorch reads, got 2"},
+      {"/llorch_bundle", 3, "b.json: llorch_bundle: expected 2, the version that this llorch reads, got 3"},
       {"/end", "EOS", "b.json: end: expected \"NUMERIC_FAULT\", the code of the failure, got \"EOS\""},
       {"/failure", nullptr, "end: expected \"MAX_TOKENS\", \"EOS\" or \"CANCELLED\" without a failure, got \"NUMER"},
       {"/failure/code", "OOPS", "failure: code: expected the code of an error, got \"OOPS\""},

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/tripwire.h"
+#include "sampling/tripwire.h"
 #include "trace/examiner.h"
 
 namespace llorch {

@@ -230,7 +230,7 @@ TEST_F(Recorded, WhatCannotBeComparedIsRefusedByName) {
   EXPECT_THAT(refused([](json& b) { b["run"]["backend"] = "metal"; }), HasSubstr("recorded on metal: --backend metal"));
   EXPECT_THAT(refused([](json& b) { b["model"]["path"] = "/nowhere"; }),
               HasSubstr("--model says where the bundle's model tiny-llama is here"));
-  EXPECT_THAT(refused([](json& b) { b["llorch_bundle"] = 7; }), HasSubstr("llorch_bundle: expected 1"));
+  EXPECT_THAT(refused([](json& b) { b["llorch_bundle"] = 7; }), HasSubstr("llorch_bundle: expected 2"));
   EXPECT_THAT(refused([](json& b) {
                 b["logits_hashes"].clear(),
                     b["generated"] = {{"count", 0}, {"digest", "0000000000000000"}, {"tokens", json::array()}};

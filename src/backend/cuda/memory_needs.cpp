@@ -1,6 +1,7 @@
 // What a plan will take of a CUDA device's memory, by the sizes that its allocations have.
 #include "backend/cuda/batch_block.h"
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/sampling_block.h"
 #include "backend/cuda/scratch.h"
 #include "backend/cuda/tensor_cores.h"
 #include "backend/cuda/weight_layout.h"
@@ -22,8 +23,10 @@ std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions
   for (const cuda::WeightPlace& place : layout.places) bytes.push_back(place.bytes());
   std::vector<MemoryNeed> needs = weight_needs(plan, bytes);
   const size_t batch = cuda::BatchBlock::bytes(plan, options);
+  const size_t sampling = cuda::SamplingBlock::bytes(plan, options);
   const size_t rope = 2 * size_t{plan.rope.context} * plan.rope.half_dim * sizeof(float);
   const size_t logits = size_t{options.max_logit_rows} * plan.slot(plan.logits()).width * sizeof(float);
+  const size_t histories = size_t{options.max_logit_rows} * plan.context() * sizeof(int32_t);
   needs.push_back({MemoryKind::kActivations, "slots", SlotLayout(plan, options).bytes()});
   needs.push_back({MemoryKind::kActivations, "rotation table", rope});
   needs.push_back(
@@ -32,9 +35,10 @@ std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions
     needs.push_back(
         {MemoryKind::kActivations, "rows in 16 bits, shares of sums", cuda::TensorCoreSizes(plan, options).bytes()});
   needs.push_back({MemoryKind::kActivations, "batch", batch});
+  needs.push_back({MemoryKind::kActivations, "sampling: histories, penalized logits", sampling});
   needs.push_back({MemoryKind::kKv, "KV pages", uint64_t{options.kv.n_pages} * kv_page_bytes(plan, options.kv)});
   needs.push_back({MemoryKind::kReserve, "reserve for kernels and graphs", kReserve});
-  needs.push_back({MemoryKind::kHost, "logits and batch", logits + batch});
+  needs.push_back({MemoryKind::kHost, "logits, histories and batch", logits + histories + batch});
   needs.push_back({MemoryKind::kLoading, "buffers, on the device and pinned", cuda::load_buffer_bytes(plan)});
   return needs;
 }

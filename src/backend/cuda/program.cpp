@@ -24,6 +24,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
       batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_), kTensorQueries / heads_per_tile_),
+      sampling_(plan_, options_),
       kv_(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv)),
       cos_(kActivationMemory, plan_.rope.cos.size()),
       sin_(kActivationMemory, plan_.rope.sin.size()),
@@ -122,22 +123,44 @@ void CudaProgram::join_products(Stage& first, Stage& second) const {
 size_t CudaProgram::bytes() const {
   size_t packed = 0;
   for (const Packed& p : packed_) packed += p.q.bytes() + p.d.bytes() + p.sums.bytes();
-  return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed +
-         attention_partial_.bytes() + attention_arrivals_.bytes() + (tensor_cores_ ? tensor_cores_->bytes() : 0);
+  return slots_.bytes() + batch_.bytes() + SamplingBlock::bytes(plan_, options_) + kv_.bytes() + cos_.bytes() +
+         sin_.bytes() + packed + attention_partial_.bytes() + attention_arrivals_.bytes() +
+         (tensor_cores_ ? tensor_cores_->bytes() : 0);
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {
   begin(batch);
-  const bool is_recorded = batch_.is_decode() && batch_.rows() <= kMaxGraphRows;
-  const auto [graph, is_new] = is_recorded ? graphs_.try_emplace(batch_.rows()) : std::pair{graphs_.end(), true};
-  // The first time everything is launched by itself, so that no kernel is loaded while a graph is recorded.
-  if (is_new) {
-    walk(stages_, nullptr);
-  } else {
-    if (!graph->second) graph->second = Graph::record(stream_, [&] { walk(stages_, nullptr); });
-    replay();
-  }
+  execute(false);
   return hand_out();
+}
+
+std::span<const SampledRow> CudaProgram::sample(const Batch& batch, std::span<const RowSampling> rows) {
+  LLORCH_CHECK(rows.size() == batch.logit_rows.size(), "{} samplings for {} rows", rows.size(),
+               batch.logit_rows.size());
+  sampling_.fill(rows);
+  begin(batch);
+  sampling_.send(stream_);
+  execute(true);
+  receive([] {});
+  return sampling_.results();
+}
+
+void CudaProgram::execute(bool samples) {
+  const bool is_recorded = batch_.is_decode() && batch_.rows() <= kMaxGraphRows;
+  const auto [graph, is_new] =
+      is_recorded ? graphs_.try_emplace({batch_.rows(), samples}) : std::pair{graphs_.end(), true};
+  // The first time everything is launched by itself, so that no kernel is loaded while a graph is recorded.
+  if (is_new) return enqueue_all(samples);
+  if (!graph->second) graph->second = Graph::record(stream_, [&] { enqueue_all(samples); });
+  replay(*graph->second);
+}
+
+void CudaProgram::enqueue_all(bool samples) {
+  walk(stages_, nullptr);
+  if (!samples || batch_.logit_rows() == 0) return;
+  llorch::cuda::sample(kernels_, sampling_.args(slots_.data(plan_.logits())),
+                       static_cast<int32_t>(batch_.logit_rows()));
+  sampling_.ask_for_results(stream_);
 }
 
 std::span<const float> CudaProgram::trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) {
@@ -170,7 +193,7 @@ void CudaProgram::walk(const std::vector<Stage>& stages, const StepVisitor* visi
   }
 }
 
-void CudaProgram::replay() {
+void CudaProgram::replay(const Graph& graph) {
   for (const Stage& stage : stages_) {
     try {
       inject_faults(plan_.steps[stage.step]);
@@ -178,15 +201,21 @@ void CudaProgram::replay() {
       rethrow_as_step_error(plan_, stage.step, rows_of(stage), device_.text);
     }
   }
-  graphs_.at(batch_.rows())->launch(stream_);
+  graph.launch(stream_);
+}
+
+std::span<const float> CudaProgram::hand_out() {
+  const size_t n = size_t{batch_.logit_rows()} * width(plan_.logits());
+  receive([&] { stream_.to_host(logits_.data(), slots_.data(plan_.logits()), n); });
+  return {logits_.data(), n};
 }
 
 // The only place where a run waits. A batch without logits waits too: its failures are its own, and the batch block is
 // free for the next one.
-std::span<const float> CudaProgram::hand_out() {
-  const size_t n = size_t{batch_.logit_rows()} * width(plan_.logits());
+template <typename Copy>
+void CudaProgram::receive(Copy copy) {
   try {
-    stream_.to_host(logits_.data(), slots_.data(plan_.logits()), n);
+    copy();
     stream_.synchronize();
   } catch (const CodedError& error) {
     if (error.code() != ErrorCode::kDeviceLost) throw;
@@ -196,7 +225,6 @@ std::span<const float> CudaProgram::hand_out() {
     find_failure();
   }
   if (options_.poison) slots_.check_guards(stream_);
-  return {logits_.data(), n};
 }
 
 // Inside a catch block: runs the batch again step by step, so that the step that fails is named.

@@ -7,8 +7,10 @@
 
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "backend/cuda/batch_block.h"
+#include "backend/cuda/sampling_block.h"
 #include "backend/cuda/scratch.h"
 #include "backend/cuda/slots.h"
 #include "backend/cuda/tensor_cores.h"
@@ -31,6 +33,7 @@ class CudaProgram final : public Program {
   ~CudaProgram() override;
 
   std::span<const float> run(const Batch& batch) override;
+  std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) override;
   std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override;
   size_t bytes() const override;
   const Plan& plan() const override { return plan_; }
@@ -54,7 +57,11 @@ class CudaProgram final : public Program {
   void join_products(Stage& first, Stage& second) const;
   void begin(const Batch& batch);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
-  void replay();
+  void execute(bool samples);
+  void enqueue_all(bool samples);
+  void replay(const Graph& graph);
+  template <typename Copy>
+  void receive(Copy copy);
   std::span<const float> hand_out();
   [[noreturn]] void find_failure();
   void show(const Stage& stage, const StepVisitor& visit);
@@ -91,6 +98,7 @@ class CudaProgram final : public Program {
   const uint32_t heads_per_tile_;
   DeviceSlots slots_;
   BatchBlock batch_;
+  SamplingBlock sampling_;
   DeviceArray<std::byte> kv_;  // [layer][page], see KvView
   DeviceArray<float> cos_, sin_;
   PinnedArray<float> logits_;                // [max logit rows, vocab]
@@ -112,7 +120,8 @@ class CudaProgram final : public Program {
   DeviceArray<unsigned> attention_arrivals_;
   uint32_t max_split_tiles_ = 0;  // of attention, for which there is room
 
-  std::map<uint32_t, std::optional<Graph>> graphs_;  // by rows of a decode; empty: it was seen once
+  // By rows of a decode, and whether it samples; empty: it was seen once.
+  std::map<std::pair<uint32_t, bool>, std::optional<Graph>> graphs_;
 };
 
 }  // namespace llorch::cuda

@@ -1,5 +1,5 @@
 // The sampler against a plain one that sorts, against softmax in double, and against the generator's published vectors.
-#include "engine/sampler.h"
+#include "sampling/sampler.h"
 
 #include <gtest/gtest.h>
 

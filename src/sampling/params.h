@@ -5,7 +5,7 @@
 
 namespace llorch {
 
-// What each filter does exactly, and in which order they act, is stated in engine/sampler.h.
+// What each filter does exactly, and in which order they act, is stated in sampling/sample_token.h.
 struct SamplingParams {
   float temperature = 1.0f;         // 0: greedy
   uint32_t top_k = 0;               // 0: off

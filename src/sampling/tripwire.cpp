@@ -1,4 +1,4 @@
-#include "engine/tripwire.h"
+#include "sampling/tripwire.h"
 
 #include <algorithm>
 #include <bit>

@@ -21,12 +21,12 @@
 
 #include "base/exp.h"
 #include "base/host_device.h"
-#include "engine/philox.h"
-#include "engine/sampling_params.h"
+#include "sampling/params.h"
+#include "sampling/philox.h"
+#include "sampling/row.h"
 
 namespace llorch {
 
-inline constexpr int32_t kNoToken = -1;
 inline constexpr uint32_t kMaxSampledVocab = 1u << 23;  // keeps sums of weights below 2^63
 
 // Memory that the caller lends to sample_token; contents do not matter.
@@ -100,6 +100,17 @@ LLORCH_HD inline uint64_t prefix_end(const float* logits, const Candidates& all,
   return end;
 }
 
+// Step 1 of one logit; one that is not finite stays as it is.
+LLORCH_HD inline float penalized(float l, float penalty) {
+  if (!(l >= -FLT_MAX && l <= FLT_MAX)) return l;
+  const float p = l > 0.0f ? l / penalty : l * penalty;
+  return p > FLT_MAX ? FLT_MAX : p < -FLT_MAX ? -FLT_MAX : p;
+}
+
+LLORCH_HD inline bool penalizes(const SamplingParams& params) {
+  return params.repetition_penalty != 0.0f && params.repetition_penalty != 1.0f;
+}
+
 // Step 1, into scratch.logits.
 LLORCH_HD inline void penalize(const float* logits, uint32_t vocab, float penalty, const int32_t* history,
                                uint32_t n_history, const SamplingScratch& scratch) {
@@ -110,12 +121,7 @@ LLORCH_HD inline void penalize(const float* logits, uint32_t vocab, float penalt
     const uint32_t bit = 1u << (id & 31);
     if ((scratch.seen[id >> 5] & bit) != 0) continue;
     scratch.seen[id >> 5] |= bit;
-    const float l = logits[id];
-    if (!(l >= -FLT_MAX && l <= FLT_MAX)) continue;
-    float p = l > 0.0f ? l / penalty : l * penalty;
-    if (p > FLT_MAX) p = FLT_MAX;
-    if (p < -FLT_MAX) p = -FLT_MAX;
-    scratch.logits[id] = p;
+    scratch.logits[id] = penalized(logits[id], penalty);
   }
 }
 
@@ -131,6 +137,16 @@ LLORCH_HD inline int32_t greedy(const float* logits, uint32_t vocab) {
   return nan || !finite ? kNoToken : static_cast<int32_t>(best);
 }
 
+// Step 4.
+LLORCH_HD inline uint64_t weight_of(float logit, float max, float temperature) {
+  const float x = (logit - max) / temperature;
+  if (x < -28.0f) return 0;  // exp(-28) * 2^40 < 1
+  return static_cast<uint64_t>(exp_f32(x) * 1099511627776.0f);
+}
+
+// Step 6: the least weight that min_p keeps; that of the largest logit is exactly 2^40.
+LLORCH_HD inline uint64_t least_weight(float min_p) { return share(min_p, uint64_t{1} << 40); }
+
 // Steps 3 and 4: ids ascending and weights of what top_k keeps, without those of weight 0, into scratch; how many.
 LLORCH_HD inline uint32_t weigh(const float* logits, uint32_t vocab, float max, const SamplingParams& params,
                                 const SamplingScratch& scratch) {
@@ -139,9 +155,7 @@ LLORCH_HD inline uint32_t weigh(const float* logits, uint32_t vocab, float max, 
   uint32_t count = 0;
   for (uint32_t id = 0; id < vocab; ++id) {
     if (order_key(logits[id], id) < end) continue;
-    const float x = (logits[id] - max) / params.temperature;
-    if (x < -28.0f) continue;  // exp(-28) * 2^40 < 1
-    const uint64_t weight = static_cast<uint64_t>(exp_f32(x) * 1099511627776.0f);
+    const uint64_t weight = weight_of(logits[id], max, params.temperature);
     if (weight == 0) continue;
     scratch.ids[count] = id;
     scratch.weights[count++] = weight;
@@ -157,7 +171,7 @@ LLORCH_HD inline int32_t sample_token(const float* logits, uint32_t vocab, const
                                       const int32_t* history, uint32_t n_history, uint32_t index,
                                       const SamplingScratch& scratch) {
   namespace d = sampling_detail;
-  if (params.repetition_penalty != 0.0f && params.repetition_penalty != 1.0f) {
+  if (d::penalizes(params)) {
     d::penalize(logits, vocab, params.repetition_penalty, history, n_history, scratch);
     logits = scratch.logits;
   }
@@ -173,7 +187,7 @@ LLORCH_HD inline int32_t sample_token(const float* logits, uint32_t vocab, const
       const uint64_t target = d::share(params.top_p, sum);
       end = d::prefix_end(logits, {scratch.ids, scratch.weights, count}, target > 0 ? target : 1, scratch.work);
     }
-    const uint64_t least = d::share(params.min_p, uint64_t{1} << 40);  // exp(0) is exactly 1
+    const uint64_t least = d::least_weight(params.min_p);
     uint32_t kept = 0;
     sum = 0;
     for (uint32_t i = 0; i < count; ++i) {

@@ -1,7 +1,8 @@
 // The sampler of the host, compiled twice where the baseline of the machine has no fused multiply-add.
-#include "engine/sampler.h"
+#include "sampling/sampler.h"
 
 #include "base/error.h"
+#include "sampling/logits_hash.h"
 
 namespace llorch {
 namespace {
@@ -43,6 +44,16 @@ int32_t Sampler::sample(std::span<const float> logits, const SamplingParams& par
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return sample_with_fma(arguments, scratch);
 #endif
   return llorch::sample(arguments, scratch);
+}
+
+SampledRow Sampler::sample_row(std::span<const float> logits, const RowSampling& row) {
+  SampledRow result;
+  result.fault = check_logits(logits);
+  result.hash = hash_of_row(logits);
+  if (result.fault != LogitsFault::kNone) return result;
+  result.token = sample(logits, row.params, row.history, row.index);
+  LLORCH_CHECK(result.token != kNoToken, "sound logits have no largest one");
+  return result;
 }
 
 }  // namespace llorch

@@ -1,10 +1,10 @@
-// The sampler of the host: engine/sampling.h with memory of its own.
+// The sampler of the host: sampling/sample_token.h with memory of its own.
 #pragma once
 
 #include <span>
 #include <vector>
 
-#include "engine/sampling.h"
+#include "sampling/sample_token.h"
 
 namespace llorch {
 
@@ -12,6 +12,9 @@ namespace llorch {
 class Sampler {
  public:
   explicit Sampler(uint32_t vocab);
+
+  // The check, the hash and the token of a row, logits [vocab].
+  SampledRow sample_row(std::span<const float> logits, const RowSampling& row);
 
   // The index-th generated token, after the history (prompt and generated tokens); kNoToken if logits [vocab] hold NaN
   // or have no finite maximum.

@@ -1,0 +1,39 @@
+// How the rows of a batch are sampled, beside the batch block: filled in pinned memory, copied to the same place on the
+// device for every run, so that a recorded graph finds it; and the results on their way back.
+#pragma once
+
+#include "backend/backend.h"
+#include "backend/cuda/memory.h"
+#include "backend/cuda/sample.h"
+
+namespace llorch::cuda {
+
+class SamplingBlock {
+ public:
+  SamplingBlock(const Plan& plan, const CompileOptions& options);
+
+  // Of the device.
+  static size_t bytes(const Plan& plan, const CompileOptions& options);
+
+  // Throws BugError for ids beyond the vocabulary, and for histories that are longer than a context. The copies that
+  // were queued before must be over.
+  void fill(std::span<const RowSampling> rows);
+  void send(const Stream& stream);
+
+  SampleArgs args(const float* logits);
+  void ask_for_results(const Stream& stream);  // of the rows that fill() was given
+  std::span<const SampledRow> results() const { return {host_sampled_.data(), n_rows_}; }
+
+ private:
+  const uint32_t vocab_, context_;
+  PinnedArray<DeviceRowSampling> host_rows_;
+  DeviceArray<DeviceRowSampling> rows_;
+  PinnedArray<int32_t> host_histories_;  // [max logit rows, context]; used by rows with a repetition penalty, in turn
+  DeviceArray<int32_t> histories_;
+  DeviceArray<float> penalized_;  // [max logit rows, vocab]
+  DeviceArray<SampledRow> sampled_;
+  PinnedArray<SampledRow> host_sampled_;
+  size_t n_rows_ = 0, n_history_ = 0;
+};
+
+}  // namespace llorch::cuda

@@ -1,0 +1,26 @@
+// A row of logits on its way to a token: what the token is drawn with, and what is known of the row afterwards.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "sampling/params.h"
+#include "sampling/tripwire.h"
+
+namespace llorch {
+
+inline constexpr int32_t kNoToken = -1;
+
+struct RowSampling {
+  SamplingParams params;
+  std::span<const int32_t> history;  // prompt and generated tokens: read if there is a repetition penalty
+  uint32_t index = 0;                // of the token that is drawn, among the generated ones
+};
+
+struct SampledRow {
+  int32_t token = kNoToken;  // kNoToken if there is a fault
+  LogitsFault fault = LogitsFault::kNone;
+  uint64_t hash = 0;  // hash_of_row(), of sound and of faulty logits
+};
+
+}  // namespace llorch

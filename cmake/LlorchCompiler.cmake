@@ -24,6 +24,10 @@ target_compile_options(llorch_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_o
 if(LLORCH_SANITIZE)
   target_compile_options(llorch_flags INTERFACE -fsanitize=${LLORCH_SANITIZE} -fno-omit-frame-pointer
                                                 -fno-sanitize-recover=all)
+  if(LLORCH_SANITIZE MATCHES undefined)
+    # The first two the address sanitizer meets by itself; of casts down a hierarchy there are none. regex_test.cpp: 4.7 s, 3.6 s.
+    target_compile_options(llorch_flags INTERFACE -fno-sanitize=null,object-size,vptr)
+  endif()
   target_link_options(llorch_flags INTERFACE -fsanitize=${LLORCH_SANITIZE})
 endif()
 find_program(CCACHE ccache)

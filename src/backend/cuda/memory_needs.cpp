@@ -26,7 +26,6 @@ std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions
   const size_t sampling = cuda::SamplingBlock::bytes(plan, options);
   const size_t rope = 2 * size_t{plan.rope.context} * plan.rope.half_dim * sizeof(float);
   const size_t logits = size_t{options.max_logit_rows} * plan.slot(plan.logits()).width * sizeof(float);
-  const size_t histories = size_t{options.max_logit_rows} * plan.context() * sizeof(int32_t);
   needs.push_back({MemoryKind::kActivations, "slots", SlotLayout(plan, options).bytes()});
   needs.push_back({MemoryKind::kActivations, "rotation table", rope});
   needs.push_back(
@@ -38,7 +37,8 @@ std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions
   needs.push_back({MemoryKind::kActivations, "sampling: histories, penalized logits", sampling});
   needs.push_back({MemoryKind::kKv, "KV pages", uint64_t{options.kv.n_pages} * kv_page_bytes(plan, options.kv)});
   needs.push_back({MemoryKind::kReserve, "reserve for kernels and graphs", kReserve});
-  needs.push_back({MemoryKind::kHost, "logits, histories and batch", logits + histories + batch});
+  needs.push_back({MemoryKind::kHost, "logits, batch, sampling",
+                   logits + batch + cuda::SamplingBlock::pinned_bytes(plan, options)});
   needs.push_back({MemoryKind::kLoading, "buffers, on the device and pinned", cuda::load_buffer_bytes(plan)});
   return needs;
 }

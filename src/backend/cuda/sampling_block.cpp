@@ -55,4 +55,8 @@ size_t SamplingBlock::bytes(const Plan& plan, const CompileOptions& options) {
                                    plan.vocab * sizeof(float));
 }
 
+size_t SamplingBlock::pinned_bytes(const Plan& plan, const CompileOptions& options) {
+  return options.max_logit_rows * (sizeof(DeviceRowSampling) + sizeof(SampledRow) + plan.context() * sizeof(int32_t));
+}
+
 }  // namespace llorch::cuda

@@ -12,8 +12,9 @@ class SamplingBlock {
  public:
   SamplingBlock(const Plan& plan, const CompileOptions& options);
 
-  // Of the device.
+  // Of the device, and of pinned memory.
   static size_t bytes(const Plan& plan, const CompileOptions& options);
+  static size_t pinned_bytes(const Plan& plan, const CompileOptions& options);
 
   // Throws BugError for ids beyond the vocabulary, and for histories that are longer than a context. The copies that
   // were queued before must be over.

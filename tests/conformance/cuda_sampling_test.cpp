@@ -63,7 +63,7 @@ void compare(const cuda::Stream& stream, uint32_t vocab, uint32_t draws) {
   Plan plan;
   plan.vocab = vocab;
   plan.rope.context = 32;
-  cuda::SamplingBlock block(plan, {.max_logit_rows = kRows});
+  cuda::SamplingBlock block(plan, {.kv = {}, .max_logit_rows = kRows});
   Sampler sampler(vocab);
   for (uint32_t draw = 0; draw < draws; ++draw) {
     std::vector<std::vector<int32_t>> histories(kRows);
@@ -125,7 +125,7 @@ TEST(CudaSampling, WhatDoesNotFitIsRefused) {
   Plan plan;
   plan.vocab = 8;
   plan.rope.context = 16;
-  cuda::SamplingBlock block(plan, {.max_logit_rows = 2});
+  cuda::SamplingBlock block(plan, {.kv = {}, .max_logit_rows = 2});
   const std::vector<int32_t> history(17, 1), beyond = {8};
   RowSampling row;
   row.history = history;

@@ -41,7 +41,10 @@ void add_backend_options(CLI::App& command, LoadOptions& options) {
   command.add_option("--device,--cuda-device,--metal-device", options.device, "Device of the backend")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command.add_option("--numerics", options.numerics, "exact: the same bits on every backend (default)")
+  command
+      .add_option("--numerics", options.numerics,
+                  "exact: the same bits on every backend; fast: many rows on tensor cores, inside stated bounds "
+                  "(default: fast on cuda where its device has it, else exact)")
       ->check(CLI::IsMember({"exact", "fast"}));
   command.add_option("--threads", options.threads, "Threads (default: one for each processor)")
       ->check(CLI::Range(1, 1024));
@@ -53,16 +56,15 @@ std::optional<MemoryPlace> place_without_device([[maybe_unused]] const LoadOptio
     if (const auto missing = cuda_is_missing({options.device}))
       return MemoryPlace{.backend = {"cuda", "a device that is not here: " + *missing},
                          .needs = cuda_memory_needs,
-                         .memory = std::nullopt};
+                         .memory = std::nullopt,
+                         .numerics = options.numerics == "exact" ? Numerics::kExact : Numerics::kFast};
 #endif
   return std::nullopt;
 }
 
-std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
-  std::string name = options.backend;
-  if (name.empty()) name = options.isa.empty() && why_no_cuda(options.device).empty() ? "cuda" : "cpu";
-  if (options.numerics == "fast")
-    throw InputError("--numerics fast: the tensor-core kernels do not exist yet; every backend has exact");
+namespace {
+
+std::unique_ptr<Backend> make_named(const std::string& name, const LoadOptions& options) {
   if (!options.isa.empty() && name != "cpu")
     throw InputError(fmt::format("--isa {}: it belongs to the backend cpu, not {}", options.isa, name));
   if (name == "cuda") return make_cuda(options.device);
@@ -73,5 +75,23 @@ std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
   if (name == "cpu") return make_cpu_backend({options.threads, options.isa});
   return make_reference_backend();
 }
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const LoadOptions& options) {
+  std::string name = options.backend;
+  if (name.empty()) name = options.isa.empty() && why_no_cuda(options.device).empty() ? "cuda" : "cpu";
+  auto backend = make_named(name, options);
+  if (const auto why = backend->why_not_fast(); why && options.numerics == "fast")
+    throw InputError(fmt::format("--numerics fast: the backend {} cannot be fast: {}", name, *why));
+  return backend;
+}
+
+Numerics numerics_of(const LoadOptions& options, const Backend& backend, Numerics preferred) {
+  if (options.numerics.empty()) return backend.why_not_fast() ? Numerics::kExact : preferred;
+  return options.numerics == "fast" ? Numerics::kFast : Numerics::kExact;
+}
+
+std::string to_string(Numerics numerics) { return numerics == Numerics::kFast ? "fast" : "exact"; }
 
 }  // namespace llorch

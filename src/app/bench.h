@@ -14,7 +14,9 @@ struct BenchOptions {
   uint32_t prompt = 512;        // tokens of the prefill
   uint32_t prefill_rows = 256;  // rows of one batch of it
   uint32_t context = 128;       // positions before the first decoded token
-  uint32_t tokens = 32;         // decoded tokens
+  uint32_t tokens = 32;         // decoded tokens, of each sequence
+  uint32_t sequences = 1;       // that are decoded at once, each on its own pages
+  Numerics numerics = Numerics::kExact;
   int repeats = 3;
   DType kv_dtype = DType::kF16;
 };
@@ -38,14 +40,15 @@ struct BenchResult {
 };
 
 // Bytes that one decoded token must read at `context` positions: every matrix once (an embedding table that is not also
-// the LM head: one row), norm weights, and the keys and values of all positions.
-double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context);
+// the LM head: one row) and norm weights, shared by the sequences, and the keys and values of all positions.
+double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context, uint32_t sequences);
 
 // Runs prefill and decode on a program that holds the KV pages for both.
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options);
 
 // The same widths with one layer, five tokens and one decoded one: are the logits the reference's, bit for bit?
-bool outputs_match_reference(Backend& backend, const Plan& one_layer_plan, const std::function<WeightSource()>& weights,
-                             DType kv_dtype);
+// In fast, where such small batches are exact, too, 24 more rows must be inside the bound of a run.
+bool outputs_match_reference(Backend& backend, const BenchOptions& options, const Plan& one_layer_plan,
+                             const std::function<WeightSource()>& weights);
 
 }  // namespace llorch

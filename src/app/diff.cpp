@@ -65,6 +65,7 @@ class TemporaryFile {
 
 TraceOptions on_backend(TraceOptions options, const std::string& backend) {
   options.load.backend = backend;
+  if (backend != "cuda") options.load.numerics.clear();  // --numerics fast is for the side that has it
   return options;
 }
 
@@ -152,8 +153,10 @@ DiffReport diff_each_step(const DiffOptions& options) {
   report.exact = a.info.numerics == "exact" && b.info.numerics == "exact";
   for (size_t i = 0; i < plan.steps.size(); ++i) report.b.steps.push_back(traced_step(plan, i));
   const BoundConditions bounds = bound_conditions(report.b, report.a);
-  report.steps = diff_local(*a.model.device, *b.model.device,
-                            {plan, source, b.run, compile, truth, report.exact ? nullptr : &bounds}, b.steps);
+  report.steps = diff_local(
+      *a.model.device, *b.model.device,
+      {plan, source, b.run, compile, truth, report.exact ? nullptr : &bounds, a.model.program->options().numerics},
+      b.steps);
   report.first = first_outside(report.steps);
   return report;
 }

@@ -98,6 +98,8 @@ void print_json(const Patient& patient, const Diagnosis& diagnosis, const Doctor
 
 // Throws CLI::RuntimeError with exit code 1 if the backend or the model is not healthy: all is said by then.
 void doctor(DoctorFlags& flags) {
+  if (flags.load.numerics == "fast")
+    throw InputError("--numerics fast: doctor compares bits, which fast does not promise; llorch diff has its bounds");
   const std::unique_ptr<Backend> subject = make_backend(flags.load), reference = make_reference_backend();
   flags.doctor.kv_dtype = kv_dtype_of(flags.load);
   flags.doctor.engine.device = subject->info().device;

@@ -119,21 +119,23 @@ std::string to_text(const LoadTimes& times) {
                      static_cast<double>(times.bytes) / 1e6, times.load_ms, times.gb_per_s(), times.context_ms);
 }
 
-LoadedModel load(const LoadOptions& options, const Logger& log) {
+LoadedModel load(const LoadOptions& options, const Logger& log, Numerics preferred) {
   LoadedModel out;
-  out.numerics = "exact";
   auto opening = std::async(std::launch::async, [&options] { return open_files(options); });
   auto begin = std::chrono::steady_clock::now();
   out.device = make_backend(options);
   out.times.context_ms = ms_since(begin);
   out.backend = out.device->info();
-  log.info(
-      "device ready",
-      {{"backend", out.backend.name}, {"device", out.backend.device}, {"context_ms", rounded(out.times.context_ms)}});
+  MemoryPlace place = place_of(*out.device);
+  place.numerics = numerics_of(options, *out.device, preferred);
+  out.numerics = to_string(place.numerics);
+  log.info("device ready", {{"backend", out.backend.name},
+                            {"device", out.backend.device},
+                            {"numerics", out.numerics},
+                            {"context_ms", rounded(out.times.context_ms)}});
 
   Files files = blame_files([&] { return opening.get(); });
-  const MemoryPlan memory =
-      plan_memory(options, std::move(files.shape.plan), files.shape.config.context, place_of(*out.device));
+  const MemoryPlan memory = plan_memory(options, std::move(files.shape.plan), files.shape.config.context, place);
   if (files.model.plan.context() != memory.context) files.model = load_model(files.checkpoint, memory.context);
   const Plan& plan = files.model.plan;
   out.config = files.model.config;

@@ -21,7 +21,7 @@ struct LoadOptions {
   std::string model;    // path or name; empty: the embedded model
   std::string backend;  // empty: the best one that is compiled in and present
   int device = 0;
-  std::string numerics;  // empty: "exact"
+  std::string numerics;  // "exact" or "fast"; empty: numerics_of()'s choice
   std::string kv_dtype;  // "f16", "f32" or "q8_0"; empty: f16
   int threads = 0;       // 0: one for each processor
   std::string isa;       // of the cpu backend; empty: the best
@@ -41,6 +41,10 @@ DType kv_dtype_of(const LoadOptions& options);
 
 // The backend of these flags. Throws InputError if it is not there.
 std::unique_ptr<Backend> make_backend(const LoadOptions& options);
+
+// What these flags ask for; where they say nothing, what is preferred, if the backend has it.
+Numerics numerics_of(const LoadOptions& options, const Backend& backend, Numerics preferred);
+std::string to_string(Numerics numerics);
 
 // --ctx, --kv-memory, --gpu-memory-utilization: what plan_memory() goes by.
 void add_memory_options(CLI::App& command, LoadOptions& options);
@@ -92,6 +96,6 @@ auto blame_files(Open open) {
 }
 
 // Device, verify, load. Throws InputError for what the caller can mend, Error otherwise.
-LoadedModel load(const LoadOptions& options, const Logger& log);
+LoadedModel load(const LoadOptions& options, const Logger& log, Numerics preferred = Numerics::kFast);
 
 }  // namespace llorch

@@ -9,6 +9,9 @@
 namespace llorch {
 namespace {
 
+// Rows of one batch in fast: products of fewer leave most of a large GPU idle.
+constexpr uint32_t kFastRows = 2048;
+
 constexpr double kShareOfSystem = 0.5;       // of what is free: the rest is for everybody else
 constexpr double kDefaultUtilization = 0.9;  // of a device's memory
 
@@ -91,6 +94,13 @@ void check_memory(const std::vector<MemoryNeed>& needs, const MemoryPlace& place
           peak, place.is_system ? "the system's" : "the device's", parts, place.memory->free));
 }
 
+CompileOptions exact_stand_in(CompileOptions options) {
+  constexpr uint32_t kPages = 64;
+  options.numerics = Numerics::kExact;
+  options.kv.n_pages = std::min(options.kv.n_pages, kPages);
+  return options;
+}
+
 MemoryPlan plan_memory(const LoadOptions& options, Plan shape, uint32_t model_context, const MemoryPlace& place) {
   if (options.gpu_memory_utilization != 0.0 && place.is_system)
     throw InputError(fmt::format("--gpu-memory-utilization {}: the backend {} has no memory of its own",
@@ -100,11 +110,18 @@ MemoryPlan plan_memory(const LoadOptions& options, Plan shape, uint32_t model_co
   MemoryPlan out;
   out.compile.kv.dtype = kv_dtype_of(options);
   out.compile.max_logit_rows = options.max_sequences;
-  out.compile.max_rows = std::max(out.compile.max_rows, options.max_sequences);
+  out.compile.numerics = place.numerics;
+  const bool is_fast = place.numerics == Numerics::kFast;
+  out.compile.max_rows = std::max(is_fast ? kFastRows : out.compile.max_rows, options.max_sequences);
   out.page_bytes = kv_page_bytes(shape, out.compile.kv);
 
   const auto needs = [&] {
     std::vector<MemoryNeed> all = place.needs(shape, out.compile);
+    if (options.self_test && is_fast) {
+      const std::vector<MemoryNeed> exact = place.needs(shape, exact_stand_in(out.compile));
+      all.push_back({MemoryKind::kReserve, "self-test's exact program",
+                     bytes_of(exact, MemoryKind::kActivations) + bytes_of(exact, MemoryKind::kKv)});
+    }
     if (options.self_test) {
       const std::vector<MemoryNeed> second = place.needs(shape, self_test_program(out.compile.kv.dtype));
       all.push_back({MemoryKind::kReserve, "self-test's second program",

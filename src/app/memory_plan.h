@@ -15,8 +15,9 @@ namespace llorch {
 struct MemoryPlace {
   BackendInfo backend;
   std::function<std::vector<MemoryNeed>(const Plan&, const CompileOptions&)> needs;
-  std::optional<DeviceMemory> memory;  // nothing: nobody knows
-  bool is_system = false;              // it is that of the system
+  std::optional<DeviceMemory> memory;    // nothing: nobody knows
+  bool is_system = false;                // it is that of the system
+  Numerics numerics = Numerics::kExact;  // in which it is to run
 };
 MemoryPlace place_of(const Backend& backend);
 
@@ -30,6 +31,9 @@ struct MemoryPlan {
   uint64_t page_bytes = 0;
   std::optional<uint64_t> pages_that_fit;  // beside all else; nothing: nobody knows
 };
+
+// A program of the same options that is exact, on few pages: what the self-test asks where fast promises no bits.
+CompileOptions exact_stand_in(CompileOptions options);
 
 // shape: a plan whose rotation table may have any length, of a model that was made for model_context positions. Throws
 // what check_memory() throws, and InputError if one sequence has no room or a flag does not belong here.

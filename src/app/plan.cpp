@@ -26,6 +26,7 @@ void print_memory(const LoadOptions& options) {
   if (!place) {
     device = make_backend(options);
     place = place_of(*device);
+    place->numerics = numerics_of(options, *device, Numerics::kFast);
   }
   const Model model = blame_files([&] { return load_model(Checkpoint::open(find_model(options.model)), 1); });
   const auto print = [&](const MemoryPlace& there) {

@@ -204,7 +204,7 @@ void print_figures(LoadedModel& model, const RunResult& result) {
   if (steps > 0) {
     const double rate = static_cast<double>(steps) / result.decode_s;
     const auto context = static_cast<uint32_t>(record.n_prompt + result.n_generated() / 2);
-    const double bytes_per_s = rate * decode_bytes(plan, model.program->options().kv, context);
+    const double bytes_per_s = rate * decode_bytes(plan, model.program->options().kv, context, 1);
     const double roof = model.device->measure_roof().read_bytes_per_s;
     speed = fmt::format("{:.1f} tok/s, {:.3f} ms/token, {:.2f} GB/s, {:.0f} % of the read roof of {:.1f} GB/s", rate,
                         1e3 / rate, bytes_per_s / 1e9, 100 * bytes_per_s / roof, roof / 1e9);

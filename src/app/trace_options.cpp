@@ -64,7 +64,7 @@ void add_trace_options(CLI::App& command, TraceOptions& options) {
 
 TracedModel load_traced(const TraceOptions& options) {
   TracedModel traced;
-  traced.model = load(options.load, Logger::to_nowhere());
+  traced.model = load(options.load, Logger::to_nowhere(), Numerics::kExact);
   const Program& program = *traced.model.program;
   try {
     traced.run = read_run(options, *traced.model.tokenizer);

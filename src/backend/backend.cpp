@@ -54,6 +54,11 @@ void rethrow_as_step_error(const Plan& plan, size_t step, uint32_t rows, const s
   std::throw_with_nested(StepError(describe_step(plan, step, rows, device), code));
 }
 
+void check_numerics(const Backend& backend, Numerics numerics) {
+  if (numerics == Numerics::kExact) return;
+  if (const auto why = backend.why_not_fast()) fail("the backend {} cannot be fast: {}", backend.info().name, *why);
+}
+
 void check_kv(const KvShape& kv) {
   const uint32_t size = kv.page_size;
   if (size < 16 || size > KvShape::kMaxPageSize || (size & (size - 1)) != 0)

@@ -75,8 +75,15 @@ class PlacedWeights {
   virtual void read_row(WeightId id, int64_t row, float* out) const = 0;
 };
 
+// In which arithmetic a program computes (docs/numerics.md).
+enum class Numerics : uint8_t {
+  kExact,  // the reference's bits
+  kFast,   // batches of few rows are exact; many rows may take another order of sums and 16-bit inputs, inside bounds
+};
+
 struct CompileOptions {
   KvShape kv;
+  Numerics numerics = Numerics::kExact;
   uint32_t max_rows = 512;       // of one batch
   uint32_t max_logit_rows = 64;  // of one batch
   bool poison = false;           // tests: NaN in activations and KV pages, sentinels around slots, checked by run()
@@ -160,9 +167,14 @@ class Backend {
   virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
   // What place() and compile() will allocate. Of the plan's rotation table only the size counts.
   virtual std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const = 0;
+  // Why it cannot compute in Numerics::kFast, in a sentence; nothing: it can.
+  virtual std::optional<std::string> why_not_fast() const { return "it has exact only"; }
   virtual std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) = 0;
   virtual std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                            const CompileOptions& options) = 0;
 };
+
+// Throws Error if a backend is asked for what it has not, with its reason.
+void check_numerics(const Backend& backend, Numerics numerics);
 
 }  // namespace llorch

@@ -169,8 +169,9 @@ class LocalWriter {
   LocalStep local_;
 };
 
-std::vector<float> output_of(Backend& backend, const LocalStep& local, const LocalInputs& inputs) {
+std::vector<float> output_of(Backend& backend, Numerics numerics, const LocalStep& local, const LocalInputs& inputs) {
   CompileOptions options = inputs.options;
+  options.numerics = numerics;
   const auto n = static_cast<uint32_t>(local.run.tokens.size());
   options.kv.n_pages = (n + options.kv.page_size - 1) / options.kv.page_size;
   options.max_rows = std::min(options.max_rows, n);
@@ -191,10 +192,10 @@ std::vector<StepDiff> diff_local(Backend& a, Backend& b, const LocalInputs& inpu
     const Step& step = plan.steps[i];
     const Recording::Rows& truth = inputs.truth.steps.at(i);
     const LocalStep local = LocalWriter(inputs, i).write();
-    const std::vector<float> of_a = output_of(a, local, inputs);
+    const std::vector<float> of_a = output_of(a, inputs.numerics, local, inputs);
     // Rotating by nothing makes NaN of an infinity: there b is asked again.
     const bool asks_b = std::holds_alternative<Attention>(step.op);
-    const std::vector<float> of_b = asks_b ? output_of(b, local, inputs) : std::vector<float>();
+    const std::vector<float> of_b = asks_b ? output_of(b, Numerics::kExact, local, inputs) : std::vector<float>();
     const TracedStep what = traced_step(plan, i);
     diffs.push_back(diff_step({.what = what,
                                .positions = truth.positions,

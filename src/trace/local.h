@@ -18,6 +18,7 @@ struct LocalInputs {
   const CompileOptions& options;            // of both sides; as many KV pages are used as the sequence needs
   const Recording& truth;                   // all steps of the plan on b
   const BoundConditions* bounds = nullptr;  // of a side that is not exact; nullptr: bits are promised
+  Numerics numerics = Numerics::kExact;     // of a; b is exact
 };
 
 // For each of the steps: a plan of its own, in which the inputs that the step had on b are looked up by Embed in f32

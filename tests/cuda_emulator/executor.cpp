@@ -28,7 +28,7 @@ constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kSharedGuard = 4096;
 constexpr unsigned char kPoison = 0xff;  // NaN as a float
 
-enum class State : uint8_t { kReady, kAtBlockBarrier, kAtExchange, kDone };
+enum class State : uint8_t { kReady, kAtBlockBarrier, kAtExchange, kPolling, kDone };
 
 // swapcontext asks the kernel for the signal mask each time (a microsecond); where we know the machine, registers are
 // switched by hand.
@@ -146,6 +146,18 @@ class Executor {
     leave();
   }
 
+  const void* const* share(const void* mine) {
+    auto& pointers = shared_pointers_[static_cast<size_t>(running_->lane.warp)];
+    pointers[static_cast<size_t>(running_->lane.lane)] = mine;
+    exchange(0, 0);
+    return pointers.data();
+  }
+  void poll() {
+    running_->state = State::kPolling;
+    leave();
+  }
+  void progress() { has_progress_ = true; }
+
   void copy_async(void* to, const void* from, size_t bytes) {
     const auto aligned = [&](const void* p) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
     if (!aligned(to) || !aligned(from)) throw std::runtime_error("an asynchronous copy is not aligned");
@@ -200,10 +212,16 @@ class Executor {
     }
     const std::vector<unsigned> warps = ordered((n_threads_ + 31) / 32);
     while (true) {
+      has_progress_ = false;
       for (const unsigned warp : warps) run_warp(warp);
-      const auto n_done = static_cast<unsigned>(std::count_if(fibers_.begin(), fibers_.begin() + n_threads_,
-                                                              [](const Fiber& f) { return f.state == State::kDone; }));
+      const unsigned n_done = count(State::kDone, 0, n_threads_);
       if (n_done == n_threads_) break;
+      if (count(State::kPolling, 0, n_threads_) > 0) {
+        if (!has_progress_) throw std::runtime_error("threads wait for a phase of a barrier that nobody ends");
+        for (unsigned t = 0; t < n_threads_; ++t)
+          if (fibers_[t].state == State::kPolling) fibers_[t].state = State::kReady;
+        continue;
+      }
       if (n_done > 0) throw std::runtime_error("threads wait at a barrier, others of their block have returned");
       for (unsigned t = 0; t < n_threads_; ++t) fibers_[t].state = State::kReady;
     }
@@ -212,19 +230,20 @@ class Executor {
         throw std::runtime_error("a block wrote behind its shared memory");
   }
 
-  // Until all its threads have returned or wait at the block's barrier.
+  unsigned count(State state, unsigned first, unsigned n) const {
+    return static_cast<unsigned>(std::count_if(fibers_.begin() + first, fibers_.begin() + first + n,
+                                               [&](const Fiber& f) { return f.state == state; }));
+  }
+
+  // Until all its threads have returned, wait at the block's barrier or poll.
   void run_warp(unsigned warp) {
     const unsigned first = warp * 32, n = std::min(32u, n_threads_ - first);
     const std::vector<unsigned> order = ordered(n);
     while (true) {
       for (const unsigned i : order)
         if (fibers_[first + i].state == State::kReady) enter(fibers_[first + i]);
-      const auto count = [&](State state) {
-        return static_cast<unsigned>(std::count_if(fibers_.begin() + first, fibers_.begin() + first + n,
-                                                   [&](const Fiber& f) { return f.state == state; }));
-      };
-      const unsigned exchanging = count(State::kAtExchange);
-      if (exchanging == 0) return;
+      const unsigned exchanging = count(State::kAtExchange, first, n), polling = count(State::kPolling, first, n);
+      if (exchanging == 0 || (polling > 0 && exchanging + polling == n)) return;
       if (exchanging != n) throw std::runtime_error("lanes of a warp exchange, others of it do not");
       for (unsigned i = 0; i < n; ++i) fibers_[first + i].state = State::kReady;
     }
@@ -272,11 +291,13 @@ class Executor {
     }
   }
 
+  bool has_progress_ = false;
   const Launch* launch_ = nullptr;
   unsigned n_threads_ = 0;
   char* stacks_ = nullptr;
   std::array<Fiber, kMaxThreads> fibers_;
   std::array<std::array<std::array<uint32_t, 32>, 2>, kMaxThreads / 32> slots_{};
+  std::array<std::array<const void*, 32>, kMaxThreads / 32> shared_pointers_{};
   alignas(256) unsigned char shared_[kMaxSharedBytes + kSharedGuard];
   Context scheduler_;
   const void* scheduler_stack_ = nullptr;
@@ -292,6 +313,9 @@ void execute(const Launch& launch) { Executor::current().execute(launch); }
 void block_barrier() { Executor::current().block_barrier(); }
 uint32_t exchange(uint32_t value, int source) { return Executor::current().exchange(value, source); }
 unsigned char* dynamic_shared() { return Executor::current().shared(); }
+const void* const* share(const void* mine) { return Executor::current().share(mine); }
+void poll() { Executor::current().poll(); }
+void progress() { Executor::current().progress(); }
 void copy_async(void* shared, const void* global, size_t bytes) {
   Executor::current().copy_async(shared, global, bytes);
 }

@@ -45,6 +45,14 @@ void block_barrier();                           // __syncthreads
 uint32_t exchange(uint32_t value, int source);  // all lanes of a warp give a value, each gets its source's
 unsigned char* dynamic_shared();                // of the block, 16-byte aligned
 
+// All lanes of a warp give a pointer; each gets those of all, until its next exchange.
+const void* const* share(const void* mine);
+
+// For barriers in shared memory: lets the other threads run, until something may have changed; and says that it has.
+// If all that are left only look again, and nothing has changed, the launch fails.
+void poll();
+void progress();
+
 // cp.async: nothing is copied before the thread waits for the group that a copy belongs to.
 void copy_async(void* shared, const void* global, size_t bytes);
 void commit_copies();

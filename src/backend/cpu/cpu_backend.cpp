@@ -58,6 +58,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                    const CompileOptions& options) override {
     check_kv(options.kv);
+    check_numerics(*this, options.numerics);
     auto own = std::dynamic_pointer_cast<const cpu::CpuWeights>(weights);
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
     return std::make_unique<cpu::CpuProgram>(plan, std::move(own), options, pool_, kernels_, info().device);

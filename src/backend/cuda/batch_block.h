@@ -12,8 +12,8 @@ namespace llorch::cuda {
 
 class BatchBlock {
  public:
-  // rows_per_tile: of an attention tile.
-  BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile);
+  // rows_per_tile: of an attention tile; of a wide one.
+  BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t rows_per_tile, uint32_t rows_per_wide_tile);
 
   // Of the device, and as many pinned.
   static size_t bytes(const Plan& plan, const CompileOptions& options);
@@ -25,6 +25,7 @@ class BatchBlock {
   uint32_t rows() const { return rows_; }
   uint32_t logit_rows() const { return logit_rows_; }
   uint32_t tiles() const { return tiles_; }
+  uint32_t wide_tiles() const { return wide_tiles_; }
   BatchView view() const;
 
   bool is_one_row_each() const { return is_one_row_each_; }
@@ -35,10 +36,10 @@ class BatchBlock {
   size_t bytes() const { return device_.bytes(); }
 
  private:
-  const uint32_t page_size_, rows_per_tile_;
+  const uint32_t page_size_, rows_per_tile_, rows_per_wide_tile_;
   PinnedArray<uint32_t> host_;
   DeviceArray<uint32_t> device_;
-  uint32_t rows_ = 0, logit_rows_ = 0, tiles_ = 0;
+  uint32_t rows_ = 0, logit_rows_ = 0, tiles_ = 0, wide_tiles_ = 0;
   size_t words_ = 0;
   bool is_one_row_each_ = false;
 };

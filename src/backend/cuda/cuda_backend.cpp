@@ -6,7 +6,8 @@
 namespace llorch {
 namespace {
 
-constexpr int kMinimumMajor = 8;  // compute capability of the oldest kernels in this binary
+constexpr const char* kFastCapability = "9.0";  // wgmma is in no other
+constexpr int kMinimumMajor = 8;                // compute capability of the oldest kernels in this binary
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
@@ -27,11 +28,18 @@ class CudaBackend final : public Backend {
     cuda::check(cudaDriverGetVersion(&driver), "the driver does not say its version");
     n_multiprocessors_ = properties.multiProcessorCount;
     overlaps_kernels_ = properties.major >= 9;
+    capability_ = fmt::format("{}.{}", properties.major, properties.minor);
     text_ = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name, device,
                         properties.major, properties.minor, version_text(driver));
   }
 
   BackendInfo info() const override { return {"cuda", text_}; }
+
+  std::optional<std::string> why_not_fast() const override {
+    if (capability_ == kFastCapability) return std::nullopt;
+    return fmt::format("its kernels on tensor cores are for compute capability {}, this device has {}", kFastCapability,
+                       capability_);
+  }
 
   std::optional<DeviceMemory> memory() const override {
     cuda::use_device(device_);
@@ -54,6 +62,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                    const CompileOptions& options) override {
     check_kv(options.kv);
+    check_numerics(*this, options.numerics);
     auto own = std::dynamic_pointer_cast<const cuda::CudaWeights>(weights);
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
     cuda::use_device(device_);
@@ -65,6 +74,7 @@ class CudaBackend final : public Backend {
   const int device_;
   int n_multiprocessors_ = 1;
   bool overlaps_kernels_ = false;
+  std::string capability_;
   std::string text_;
 };
 

@@ -65,6 +65,7 @@ struct BatchView {
   const uint32_t* tables = nullptr;     // [rows]: where the row's page table starts in pages
   const uint32_t* logit_rows = nullptr;
   const AttentionTile* tiles = nullptr;
+  const AttentionTile* wide_tiles = nullptr;  // of more rows
   const uint32_t* pages = nullptr;
 };
 

@@ -72,6 +72,7 @@ TEST_P(LoadTest, WhatIsAllocatedIsWhatWasPlanned) {
   CompileOptions options{.kv = {.n_pages = 5, .page_size = 16}, .max_rows = 40, .max_logit_rows = 3};
   for (const DType kv : {DType::kF16, DType::kF32, DType::kQ8_0}) {
     options.kv.dtype = kv;
+    options.numerics = kv == DType::kF32 ? Numerics::kExact : Numerics::kFast;
     const std::vector<MemoryNeed> needs = cuda_memory_needs(plan, options);
     EXPECT_EQ(device_bytes(backend_->memory_needs(plan, options)), device_bytes(needs));
     const uint64_t weight_bytes = bytes_of(needs, MemoryKind::kWeights);

@@ -2,6 +2,7 @@
 #include "backend/cuda/batch_block.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/scratch.h"
+#include "backend/cuda/tensor_cores.h"
 #include "backend/cuda/weight_layout.h"
 #include "backend/cuda/weight_loader.h"
 #include "backend/slots.h"
@@ -27,6 +28,9 @@ std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions
   needs.push_back({MemoryKind::kActivations, "rotation table", rope});
   needs.push_back(
       {MemoryKind::kActivations, "sums that blocks share, packed rows", cuda::ScratchSizes(plan, options).bytes()});
+  if (options.numerics == Numerics::kFast)
+    needs.push_back(
+        {MemoryKind::kActivations, "rows in 16 bits, shares of sums", cuda::TensorCoreSizes(plan, options).bytes()});
   needs.push_back({MemoryKind::kActivations, "batch", batch});
   needs.push_back({MemoryKind::kKv, "KV pages", uint64_t{options.kv.n_pages} * kv_page_bytes(plan, options.kv)});
   needs.push_back({MemoryKind::kReserve, "reserve for kernels and graphs", kReserve});

@@ -23,7 +23,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
       heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
-      batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_)),
+      batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_), kTensorQueries / heads_per_tile_),
       kv_(kKvMemory, options_.kv.n_pages * kv_page_bytes(plan_, options_.kv)),
       cos_(kActivationMemory, plan_.rope.cos.size()),
       sin_(kActivationMemory, plan_.rope.sin.size()),
@@ -33,6 +33,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
   if (plan_.n_layers > 0 && (head_dim % kHeadDimStep != 0 || head_dim > kMaxHeadDim))
     fail("head size {}: the cuda backend takes multiples of {} up to {}", head_dim, kHeadDimStep, kMaxHeadDim);
   allocate_scratch();
+  if (options_.numerics == Numerics::kFast) tensor_cores_.emplace(plan_, *weights_, options_, stream_);
   stream_.to_device(cos_.data(), plan_.rope.cos.data(), cos_.size());
   stream_.to_device(sin_.data(), plan_.rope.sin.data(), sin_.size());
   if (options_.poison) stream_.fill_bytes(kv_.data(), 0xff, kv_.bytes());  // NaN in all KV types
@@ -99,15 +100,30 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
     if (is_between(i) && !shown[i + 1] && gates(steps[i].op, steps[i + 1].op)) stage.then = &steps[++i].op;
     stage.packs = reads_packed(i + 1, output_slot(steps[i].op));
     stages.push_back(stage);
+    if (stages.size() > 1) join_products(stages[stages.size() - 2], stages.back());
   }
   return stages;
+}
+
+// What two products pass on where both are on the tensor cores: gate and up the rows of their activation in 16 bits;
+// one that accumulates shares of sums, to the norm of the next.
+void CudaProgram::join_products(Stage& first, Stage& second) const {
+  const auto* linear = std::get_if<Linear>(&plan_.steps[first.step].op);
+  const auto* next = std::get_if<Linear>(&plan_.steps[second.step].op);
+  if (linear == nullptr || next == nullptr || first.shown || first.gathered != second.gathered) return;
+  if (second.prepare != nullptr)
+    first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y;
+  if (first.then == nullptr || second.prepare != nullptr) return;
+  const SlotId act = output_slot(*first.then);
+  first.gives_halves = second.takes_halves =
+      next->x == act && next->y != act && !reads_later(plan_, second.step + 1, act);
 }
 
 size_t CudaProgram::bytes() const {
   size_t packed = 0;
   for (const Packed& p : packed_) packed += p.q.bytes() + p.d.bytes() + p.sums.bytes();
   return slots_.bytes() + batch_.bytes() + kv_.bytes() + cos_.bytes() + sin_.bytes() + packed +
-         attention_partial_.bytes() + attention_arrivals_.bytes();
+         attention_partial_.bytes() + attention_arrivals_.bytes() + (tensor_cores_ ? tensor_cores_->bytes() : 0);
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {
@@ -139,6 +155,7 @@ void CudaProgram::begin(const Batch& batch) {
 }
 
 void CudaProgram::walk(const std::vector<Stage>& stages, const StepVisitor* visit) {
+  if (tensor_cores_) tensor_cores_->begin();
   packed_slot_.reset();
   for (const Stage& stage : stages) {
     try {

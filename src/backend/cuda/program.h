@@ -11,6 +11,7 @@
 #include "backend/cuda/batch_block.h"
 #include "backend/cuda/scratch.h"
 #include "backend/cuda/slots.h"
+#include "backend/cuda/tensor_cores.h"
 #include "backend/cuda/weights.h"
 
 namespace llorch::cuda {
@@ -44,9 +45,13 @@ class CudaProgram final : public Program {
     const Op* then = nullptr;     // fused: GatedAct of the Linear's output
     bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
+    bool gives_halves = false;  // a Linear with a GatedAct whose rows the next stage, a Linear, reads and nobody else
+    bool takes_halves = false;  // that next one
+    bool feeds_norm = false;    // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
   };
 
   std::vector<Stage> make_stages(const StepSet& shown) const;
+  void join_products(Stage& first, Stage& second) const;
   void begin(const Batch& batch);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
   void replay();
@@ -64,6 +69,8 @@ class CudaProgram final : public Program {
   void enqueue(const Stage& stage, const GatherRows& op);
 
   InputRows input_of(const Op& op);
+  bool is_on_tensor_cores(const Stage& stage, const Linear& op) const;
+  void enqueue_on_tensor_cores(const Stage& stage, const Linear& op);
   bool feeds(const Op& op, const Op& next) const;
   bool gates(const Op& op, const Op& next) const;
   bool reads_packed(size_t step, SlotId slot) const;
@@ -86,8 +93,9 @@ class CudaProgram final : public Program {
   BatchBlock batch_;
   DeviceArray<std::byte> kv_;  // [layer][page], see KvView
   DeviceArray<float> cos_, sin_;
-  PinnedArray<float> logits_;        // [max logit rows, vocab]
-  const std::vector<Stage> stages_;  // of run()
+  PinnedArray<float> logits_;                // [max logit rows, vocab]
+  std::optional<TensorCores> tensor_cores_;  // of numeric mode fast
+  const std::vector<Stage> stages_;          // of run()
 
   // Packed rows of a stage's input, and those that it makes for the next one; and sums of attention that several blocks
   // share.

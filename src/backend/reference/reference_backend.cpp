@@ -290,6 +290,7 @@ class ReferenceBackend final : public Backend {
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                    const CompileOptions& options) override {
     check_kv(options.kv);
+    check_numerics(*this, options.numerics);
     auto own = std::dynamic_pointer_cast<const ReferenceWeights>(weights);
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
     return std::make_unique<ReferenceProgram>(plan, std::move(own), options);

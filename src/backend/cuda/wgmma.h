@@ -1,0 +1,147 @@
+// Products of a warpgroup: d [64, N] += a [64, 16] * b [N, 16], of f16 or bf16, sums in float32. For kernels.
+//
+// Operands lie in shared memory as core matrices: 8 rows of 16 bytes, one behind another (128 bytes). Thread t of the
+// warpgroup has of d, for each 8 columns j: rows t / 32 * 16 + t % 32 / 4 (elements 4 * j, 4 * j + 1) and 8 more
+// (4 * j + 2, 4 * j + 3), in columns 8 * j + t % 4 * 2 and the next.
+#pragma once
+
+#include <vector>
+
+#include "backend/cuda/tensor_core.h"
+#include "tensor/dtype.h"
+
+namespace llorch::cuda {
+
+// Where an operand lies: its first core matrix, and bytes to the next 8 rows, and to the next 8 of K.
+struct CoreMatrices {
+  const void* first;
+  unsigned row_step, k_step;
+};
+
+#if defined(__CUDACC__)
+
+__device__ inline uint64_t descriptor_of(const CoreMatrices& m) {
+  const auto field = [](unsigned bytes) { return static_cast<uint64_t>((bytes & 0x3ffffu) >> 4); };
+  return field(shared_address(m.first)) | field(m.k_step) << 16 | field(m.row_step) << 32;
+}
+
+// Before the first product, and after registers of d were touched.
+__device__ inline void begin_products() {
+#if LLORCH_HAS_WGMMA
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void commit_products() {
+#if LLORCH_HAS_WGMMA
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+// Until at most so many committed groups are under way.
+template <int kLeft>
+__device__ void wait_for_products() {
+#if LLORCH_HAS_WGMMA
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+#endif
+}
+
+// A warpgroup's registers for each thread, of those that the block was started with.
+template <int kCount>
+__device__ void take_registers() {
+#if LLORCH_HAS_WGMMA
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+#endif
+}
+template <int kCount>
+__device__ void give_registers() {
+#if LLORCH_HAS_WGMMA
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+#endif
+}
+
+#define LLORCH_R8(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7"
+#define LLORCH_R10(t) LLORCH_R8(t) ",%" #t "8,%" #t "9"
+#define LLORCH_FIRST10 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9"
+#define LLORCH_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define LLORCH_D8(i) LLORCH_D4(i), LLORCH_D4((i) + 4)
+#define LLORCH_D32(i) LLORCH_D8(i), LLORCH_D8((i) + 8), LLORCH_D8((i) + 16), LLORCH_D8((i) + 24)
+#define LLORCH_WGMMA(n, type, registers, a, b, adds, ...)                                                        \
+  asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" #adds                                                  \
+               ", 0;\n"                                                                                          \
+               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" registers "}, %" #a ", %" #b \
+               ", adds, 1, 1, 0, 0;\n}"                                                                          \
+               : __VA_ARGS__                                                                                     \
+               : "l"(descriptor_of(x)), "l"(descriptor_of(y)), "r"(keeps ? 1 : 0))
+#define LLORCH_WGMMA_N(type)                                                                                          \
+  if constexpr (kN == 32)                                                                                             \
+    LLORCH_WGMMA(32, type, LLORCH_FIRST10 ",%10,%11,%12,%13,%14,%15", 16, 17, 18, LLORCH_D8(0), LLORCH_D8(8));        \
+  if constexpr (kN == 64)                                                                                             \
+    LLORCH_WGMMA(64, type, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) ",%30,%31", 32, 33, 34, LLORCH_D32(0)); \
+  if constexpr (kN == 96)                                                                                             \
+    LLORCH_WGMMA(96, type,                                                                                            \
+                 LLORCH_FIRST10                                                                                       \
+                 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) ",%40,%41,%42,%43,%44,%45,%46,%47",            \
+                 48, 49, 50, LLORCH_D32(0), LLORCH_D8(32), LLORCH_D8(40));                                            \
+  if constexpr (kN == 128)                                                                                            \
+  LLORCH_WGMMA(128, type,                                                                                             \
+               LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(4) "," LLORCH_R10( \
+                   5) ",%60,%61,%62,%63",                                                                             \
+               64, 65, 66, LLORCH_D32(0), LLORCH_D32(32))
+
+// d += x y (d = x y where it does not keep what it has). Asynchronous.
+template <DType kType, int kN>
+__device__ inline void multiply(float (&d)[kN / 2], const CoreMatrices& x, const CoreMatrices& y, bool keeps) {
+#if LLORCH_HAS_WGMMA
+  if constexpr (kType == DType::kBF16) {
+    LLORCH_WGMMA_N("bf16");
+  } else {
+    LLORCH_WGMMA_N("f16");
+  }
+#endif
+}
+
+#else
+
+inline void begin_products() {}
+inline void commit_products() {}
+template <int kLeft>
+void wait_for_products() {}
+template <int kCount>
+void take_registers() {}
+template <int kCount>
+void give_registers() {}
+
+inline float widen_half(DType type, uint16_t bits) {
+  if (type == DType::kBF16) return bf16_to_f32(bits);
+  static const std::vector<float> all = [] {
+    std::vector<float> floats(1 << 16);
+    for (unsigned i = 0; i < floats.size(); ++i) floats[i] = f16_to_f32(static_cast<uint16_t>(i));
+    return floats;
+  }();
+  return all[bits];
+}
+
+template <DType kType, int kN>
+void multiply(float (&d)[kN / 2], const CoreMatrices& x, const CoreMatrices& y, bool keeps) {
+  const auto load = [](const CoreMatrices& m, int row, float(&k)[16]) {
+    for (int i = 0; i < 16; ++i) {
+      const auto* core = static_cast<const unsigned char*>(m.first) + row / 8 * m.row_step + i / 8 * m.k_step;
+      k[i] = widen_half(kType, reinterpret_cast<const uint16_t*>(core + row % 8 * 16)[i % 8]);
+    }
+  };
+  const int t = static_cast<int>(threadIdx.x) % kWarpgroup, row = t / 32 * 16 + t % 32 / 4;
+  float rows[2][16], column[16];
+  load(x, row, rows[0]);
+  load(x, row + 8, rows[1]);
+  for (int c = 0; c < kN / 4; ++c) {
+    load(y, c / 2 * 8 + t % 4 * 2 + c % 2, column);
+    for (int half = 0; half < 2; ++half) {
+      float& sum = d[c / 2 * 4 + half * 2 + c % 2];
+      if (!keeps) sum = 0.0f;
+      for (int k = 0; k < 16; ++k) sum += rows[half][k] * column[k];
+    }
+  }
+}
+
+#endif
+
+}  // namespace llorch::cuda

@@ -101,6 +101,7 @@ void check_steps(uint32_t width, Values values, bool is_chain, Write write) {
     const StepSet shown(plan.steps.size(), all);
     const auto exact = reference->compile(plan, reference->place(plan, weights.source()), options_of(Numerics::kExact));
     std::vector<test::Outputs> want;
+    want.reserve(batches.size());
     for (const Batch& batch : batches) want.push_back(test::run_and_show(*exact, batch, shown));
     for (const test::BackendUnderTest& target : fast_backends()) {
       const auto fast =
@@ -213,6 +214,7 @@ Plan attention_plan(RandomWeights& w, const Heads& h, uint32_t window) {
 std::vector<Batch> growing_batches(Random& random, uint32_t page_size) {
   const uint32_t steps[][3] = {{131, 0, 1}, {1, 17, 1}, {5, 40, 1}, {1, 1, 1}, {60, 2, 70}};
   std::vector<RunningSequence> sequences;
+  sequences.reserve(3);
   for (int s = 0; s < 3; ++s) sequences.emplace_back(test::random_tokens(random, 250, kMaxRows), true);
   std::vector<uint32_t> pages(640 / page_size);
   for (uint32_t i = 0; i < pages.size(); ++i) pages[i] = (i * 7 + 3) % static_cast<uint32_t>(pages.size());

@@ -106,12 +106,13 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
   return stages;
 }
 
-// What two products pass on where both are on the tensor cores: gate and up the rows of their activation in 16 bits;
-// one that accumulates shares of sums, to the norm of the next.
+// What two products of as many rows pass on where the tensor cores take both: gate and up the rows of their activation
+// in 16 bits; one that accumulates shares of sums, to the norm of the next.
 void CudaProgram::join_products(Stage& first, Stage& second) const {
   const auto* linear = std::get_if<Linear>(&plan_.steps[first.step].op);
   const auto* next = std::get_if<Linear>(&plan_.steps[second.step].op);
   if (linear == nullptr || next == nullptr || first.shown || first.gathered != second.gathered) return;
+  if (!is_for_tensor_cores(plan_, *linear) || !is_for_tensor_cores(plan_, *next)) return;
   if (second.prepare != nullptr)
     first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y;
   if (first.then == nullptr || second.prepare != nullptr) return;

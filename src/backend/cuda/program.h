@@ -48,6 +48,7 @@ class CudaProgram final : public Program {
     const Op* then = nullptr;     // fused: GatedAct of the Linear's output
     bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
+    // Of two neighbours for the tensor cores:
     bool gives_halves = false;  // a Linear with a GatedAct whose rows the next stage, a Linear, reads and nobody else
     bool takes_halves = false;  // that next one
     bool feeds_norm = false;    // a Linear whose output the RmsNorm of the next stage, a Linear, reads first

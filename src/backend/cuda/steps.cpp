@@ -63,21 +63,16 @@ PackedRows CudaProgram::pack_for(SlotId slot) {
 }
 
 bool CudaProgram::is_on_tensor_cores(const Stage& stage, const Linear& op) const {
-  return tensor_cores_ && rows_of(stage) > kExactRows && tensor_cores_->takes(op);
+  return tensor_cores_ && rows_of(stage) > kExactRows && is_for_tensor_cores(plan_, op);
 }
 
 void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) {
   packed_slot_.reset();
   const auto rows = static_cast<int32_t>(rows_of(stage));
-  const auto neighbour_is = [&](int by) {
-    const Stage& other = *(&stage + by);
-    return is_on_tensor_cores(other, std::get<Linear>(plan_.steps[other.step].op));
-  };
-  const bool next_adds = stage.feeds_norm && rows_of(stage) > kAddedAtOnce && neighbour_is(1);
-  if (stage.takes_halves && neighbour_is(-1))
-    return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
+  const bool next_adds = stage.feeds_norm && rows_of(stage) > kAddedAtOnce;
+  if (stage.takes_halves) return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
   const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  if (stage.gives_halves && neighbour_is(1)) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
+  if (stage.gives_halves) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
   tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y), next_adds);
   if (stage.then != nullptr) enqueue(stage, std::get<GatedAct>(*stage.then));
 }

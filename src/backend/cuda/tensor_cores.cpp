@@ -67,7 +67,7 @@ TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const Com
       row_norms_(plan.weights.size()) {
   for (const Step& step : plan.steps) {
     const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear == nullptr || !takes(*linear) || !is_gate_and_up(*linear)) continue;
+    if (linear == nullptr || !is_for_tensor_cores(plan, *linear) || !is_gate_and_up(*linear)) continue;
     for (const WeightId id : linear->weights)
       row_norms_[static_cast<size_t>(id)] = largest_row_norm(weights.matrix(id), stream);
   }

@@ -33,8 +33,6 @@ class TensorCores {
   // Before the first product of a batch: nothing is left of one that failed.
   void begin() { left_ = {}; }
 
-  bool takes(const Linear& op) const { return is_for_tensor_cores(plan_, op); }
-
   // y = the product of the rows, as Linear says. next_adds: the next call is of the rows of y, normalized, and may add
   // what is left to be added to them.
   void multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y, bool next_adds);

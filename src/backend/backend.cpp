@@ -1,5 +1,7 @@
 #include "backend/backend.h"
 
+#include <utility>
+
 namespace llorch {
 
 StepError::StepError(StepFailure failure, ErrorCode code)
@@ -59,7 +61,15 @@ void check_numerics(const Backend& backend, Numerics numerics) {
   if (const auto why = backend.why_not_fast()) fail("the backend {} cannot be fast: {}", backend.info().name, *why);
 }
 
-std::span<const SampledRow> Program::sample(const Batch& batch, std::span<const RowSampling> rows) {
+void Program::start(const Batch& batch, std::span<const RowSampling> rows) {
+  started_ = &batch;
+  samplings_ = rows;
+}
+
+std::span<const SampledRow> Program::finish() {
+  LLORCH_CHECK(started_ != nullptr, "nothing was started");
+  const Batch& batch = *std::exchange(started_, nullptr);
+  const std::span<const RowSampling> rows = samplings_;
   const size_t vocab = plan().vocab;
   const std::span<const float> logits = run(batch);
   LLORCH_CHECK(rows.size() == batch.logit_rows.size() && logits.size() == rows.size() * vocab,

@@ -142,9 +142,17 @@ class Program {
   virtual std::span<const float> run(const Batch& batch) = 0;
 
   // run(), after which each of its rows of logits is checked, hashed and sampled: rows[i] says how for
-  // batch.logit_rows[i]. Valid until the next run. Without an override this is done on the host, to the logits that
-  // run() returns; a device overrides it with the same bits, so that no logits travel.
-  virtual std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows);
+  // batch.logit_rows[i]. What finish() returns is valid until the next start(). Between the two the caller has time of
+  // its own while a device computes; batch, rows and their histories stay as they are, and nothing else is called. A
+  // start() that throws has no finish(). Without overrides all is done in finish(), on the host, to the logits that
+  // run() returns; a device overrides both with the same bits, so that no logits travel.
+  virtual void start(const Batch& batch, std::span<const RowSampling> rows);
+  virtual std::span<const SampledRow> finish();
+
+  std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) {
+    start(batch, rows);
+    return finish();
+  }
 
   // run(), with the outputs of some steps shown as they are made; a step without rows is not shown. Gives the bits of
   // run(), but fuses no step into its neighbour whose output is asked for. Running the last batch again, this way or
@@ -159,6 +167,8 @@ class Program {
   virtual const CompileOptions& options() const = 0;
 
  private:
+  const Batch* started_ = nullptr;
+  std::span<const RowSampling> samplings_;
   std::unique_ptr<Sampler> sampler_;  // of the host; made when it is first needed
   std::vector<SampledRow> sampled_;
 };

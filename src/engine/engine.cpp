@@ -1,4 +1,5 @@
-// The engine thread: take the inbox, schedule, run, sample, commit.
+// The engine thread: finish a step, take the inbox, schedule, start the next step, and tell what the first one gave
+// while a device computes.
 #include "engine/engine.h"
 
 #include <algorithm>
@@ -186,16 +187,19 @@ std::optional<FailEvent> Engine::broken() const {
 void Engine::loop() {
   while (true) {
     try {
+      finish_step();
       if (!take_inbox()) break;
       end_expired();
-      run_step();
-      publish();
+      start_step();
     } catch (const std::exception& error) {
       FailEvent event = failure(ErrorCode::kWorkerFault, "A bug has stopped the engine.");
       event.causes = cause_chain(error);
       break_down(event);
     }
+    deliver();
+    publish();
   }
+  deliver();
   const std::lock_guard lock(mutex_);
   is_idle_ = true;
   idle_.notify_all();
@@ -203,11 +207,13 @@ void Engine::loop() {
 
 // Waits while there is nothing to do; false when the engine stops.
 bool Engine::take_inbox() {
+  const bool is_idle = scheduler_.n_running() + scheduler_.n_waiting() == 0;
+  if (is_idle) deliver();
   Inbox inbox;
   bool stopping = false;
   {
     std::unique_lock lock(mutex_);
-    is_idle_ = scheduler_.n_running() + scheduler_.n_waiting() == 0;
+    is_idle_ = is_idle;
     if (is_idle_ && inbox_.empty()) idle_.notify_all();
     wake_.wait(lock, [this] { return !is_idle_ || stopping_ || !inbox_.empty(); });
     is_idle_ = false;
@@ -220,7 +226,8 @@ bool Engine::take_inbox() {
       continue;
     }
     --n_alive_;
-    emit(*submitted.sequence, broken_ ? *broken_ : failure(submitted.refusal->code, submitted.refusal->message));
+    send_last(std::move(submitted.sequence),
+              broken_ ? *broken_ : failure(submitted.refusal->code, submitted.refusal->message));
   }
   for (const RequestId id : inbox.cancelled)
     if (const Sequence* sequence = scheduler_.find(id)) cancel_now(*sequence);
@@ -238,25 +245,38 @@ void Engine::end_expired() {
                                                           sequence->n_generated(), sequence->request.max_tokens)));
 }
 
-void Engine::run_step() {
-  const ScheduledBatch step = scheduler_.next();
+void Engine::start_step() {
+  ScheduledBatch step = scheduler_.next();
   if (step.sequences.empty()) return;
   LLORCH_CHECK(!fault("engine"), "injected");
-  for (Sequence* sequence : step.sequences) {
-    if (std::exchange(sequence->started, true)) continue;
-    sequence->started_at = Clock::now();
-    emit(*sequence, StartEvent{});
+  Flight& flight = flight_.emplace();
+  flight.step = std::move(step);
+  for (size_t i = 0; i < flight.step.sequences.size(); ++i) {
+    Sequence& sequence = *flight.step.sequences[i];
+    if (flight.step.batch.sequences[i].n_rows == sequence.n_pending())
+      flight.samplings.push_back({sequence.request.sampling, sequence.tokens, sequence.n_generated()});
+    if (std::exchange(sequence.started, true)) continue;
+    sequence.started_at = Clock::now();
+    send(sequence, StartEvent{});
   }
-  std::span<const SampledRow> rows;
-  published_.step_began = Clock::now();
+  published_.step_began = flight.began = Clock::now();
   try {
-    rows = run_program(step);
+    program_->start(flight.step.batch, flight.samplings);
   } catch (const std::exception& error) {
-    return fail_step(step, failure_of(error, ErrorCode::kInferenceFailed));
+    land(failure_of(error, ErrorCode::kInferenceFailed));
   }
-  published_.step_began = Clock::time_point();
-  failed_steps_ = 0;
-  ++published_.steps;
+}
+
+void Engine::finish_step() {
+  if (!flight_) return;
+  std::span<const SampledRow> rows;
+  try {
+    rows = program_->finish();
+  } catch (const std::exception& error) {
+    land(failure_of(error, ErrorCode::kInferenceFailed));
+    return;
+  }
+  const ScheduledBatch step = land({});
   const size_t n_sampled = step.batch.logit_rows.size();
   LLORCH_CHECK(rows.size() == n_sampled, "{} tokens for {} rows", rows.size(), n_sampled);
   scheduler_.commit(step);
@@ -277,34 +297,27 @@ void Engine::run_step() {
   for (const auto& [sequence, fault] : faulty) end_failed(*sequence, trace_fault(*program_, fault, *sequence, device_));
 }
 
-// Program::sample, and a line in the log of steps.
-std::span<const SampledRow> Engine::run_program(const ScheduledBatch& step) {
-  const Batch& batch = step.batch;
-  std::vector<RowSampling> samplings;
-  for (size_t i = 0; i < step.sequences.size(); ++i) {
-    const Sequence& sequence = *step.sequences[i];
-    if (batch.sequences[i].n_rows == sequence.n_pending())
-      samplings.push_back({sequence.request.sampling, sequence.tokens, sequence.n_generated()});
-  }
-  const Clock::time_point begin = Clock::now();
+// The step in flight has ended, one way or the other.
+ScheduledBatch Engine::land(const std::optional<FailEvent>& failed) {
+  Flight flight = *std::exchange(flight_, std::nullopt);
+  const Batch& batch = flight.step.batch;
   StepTiming timing;
-  timing.start_ms = ms_between(made_at_, begin);
+  timing.start_ms = ms_between(made_at_, flight.began);
+  timing.ms = ms_between(flight.began, Clock::now());
   timing.rows = batch.rows();
   timing.sequences = static_cast<uint32_t>(batch.sequences.size());
   timing.logit_rows = static_cast<uint32_t>(batch.logit_rows.size());
-  const auto log = [&](bool failed) {
-    timing.ms = ms_between(begin, Clock::now());
-    timing.failed = failed;
-    step_log_.add(timing);
-  };
-  try {
-    const std::span<const SampledRow> rows = program_->sample(batch, samplings);
-    log(false);
-    return rows;
-  } catch (...) {
-    log(true);
-    throw;
+  timing.failed = failed.has_value();
+  step_log_.add(timing);
+  published_.step_began = Clock::time_point();
+  if (failed) {
+    ++failed_steps_;
+    fail_step(flight.step, *failed);
+  } else {
+    failed_steps_ = 0;
+    ++published_.steps;
   }
+  return std::move(flight.step);
 }
 
 // The next token of a sequence whose tokens are all computed, from a sound row.
@@ -317,13 +330,11 @@ void Engine::take(Sequence& sequence, const SampledRow& row) {
   const std::vector<int32_t>& eos = sequence.request.eos;
   if (std::find(eos.begin(), eos.end(), id) != eos.end()) return finish(sequence, FinishReason::kEos);
   sequence.tokens.push_back(id);
-  emit(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hashes.back()});
+  send(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hashes.back()});
   if (sequence.n_generated() == sequence.request.max_tokens) finish(sequence, FinishReason::kMaxTokens);
 }
 
 void Engine::fail_step(const ScheduledBatch& step, FailEvent event) {
-  published_.step_began = Clock::time_point();
-  ++failed_steps_;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     event.position = step.batch.sequences[i].first_position;
     event.kv_len = event.position + step.batch.sequences[i].n_rows;
@@ -333,21 +344,20 @@ void Engine::fail_step(const ScheduledBatch& step, FailEvent event) {
   if (event.code == ErrorCode::kDeviceLost) break_down(event);
 }
 
-// A lost device, or a bug of ours outside Program::sample, after which nothing is known about pages and queues. Every
-// request ends, now and from now on.
+// A lost device, or a bug of ours outside the program's steps, after which nothing is known about pages and queues.
+// Every request ends, now and from now on.
 void Engine::break_down(FailEvent failed) {
   {
     const std::lock_guard lock(mutex_);
     broken_ = std::move(failed);
   }
-  for (const auto& sequence : scheduler_.clear()) {
+  flight_.reset();
+  for (std::unique_ptr<Sequence>& sequence : scheduler_.clear()) {
     FailEvent event = *broken_;
     event.logits_hash = sequence->logits_hash.value();
     --n_alive_;
-    record(*sequence, event);
-    emit(*sequence, event);
+    send_last(std::move(sequence), std::move(event));
   }
-  publish();
 }
 
 void Engine::cancel_now(const Sequence& sequence) {
@@ -366,11 +376,25 @@ void Engine::end_failed(const Sequence& sequence, FailEvent event) {
 
 // Pages are free again before the sink hears of the end.
 void Engine::end(const Sequence& sequence, const Event& event) {
-  const std::unique_ptr<Sequence> ended = scheduler_.remove(&sequence);
   --n_alive_;
+  send_last(scheduler_.remove(&sequence), event);
+}
+
+void Engine::send(Sequence& sequence, Event event) { outbox_.push_back({&sequence, nullptr, std::move(event)}); }
+
+void Engine::send_last(std::unique_ptr<Sequence> sequence, Event event) {
+  outbox_.push_back({sequence.get(), std::move(sequence), std::move(event)});
+}
+
+// Sinks take their time, 5 us an event through the server: a device computes the next step meanwhile.
+void Engine::deliver() {
+  if (outbox_.empty()) return;
   publish();
-  record(*ended, event);
-  emit(*ended, event);
+  for (const Outgoing& out : outbox_) {
+    if (out.ended) record(*out.ended, out.event);
+    emit(*out.sequence, out.event);
+  }
+  outbox_.clear();
 }
 
 void Engine::record(const Sequence& sequence, const Event& event) const noexcept {

@@ -66,7 +66,7 @@ class Engine {
   // stop() there is no engine thread any more: the sink is called here, with kShuttingDown.
   RequestId submit(Request request, EventSink sink);
 
-  // Any thread; returns at once. Acts before the next step; unknown and ended ids are ignored.
+  // Any thread; returns at once. Acts before the next step that has not begun; unknown and ended ids are ignored.
   void cancel(RequestId id);
 
   // Runs a short prompt and a decode step as a sequence like any other; returns milliseconds. Blocks; throws
@@ -101,11 +101,26 @@ class Engine {
     bool empty() const { return submitted.empty() && cancelled.empty(); }
   };
 
+  // A step that the program computes.
+  struct Flight {
+    ScheduledBatch step;
+    std::vector<RowSampling> samplings;  // of the rows that want logits
+    Clock::time_point began;
+  };
+
+  // An event on its way to a sequence's sink.
+  struct Outgoing {
+    Sequence* sequence = nullptr;
+    std::unique_ptr<Sequence> ended;  // the same, if this is its last event
+    Event event;
+  };
+
   void loop();
   bool take_inbox();
   void end_expired();
-  void run_step();
-  std::span<const SampledRow> run_program(const ScheduledBatch& step);
+  void start_step();
+  void finish_step();
+  ScheduledBatch land(const std::optional<FailEvent>& failed);
   void take(Sequence& sequence, const SampledRow& row);
   void fail_step(const ScheduledBatch& step, FailEvent event);
   void break_down(FailEvent failed);
@@ -113,6 +128,9 @@ class Engine {
   void finish(const Sequence& sequence, FinishReason reason);
   void end_failed(const Sequence& sequence, FailEvent event);
   void end(const Sequence& sequence, const Event& event);
+  void send(Sequence& sequence, Event event);
+  void send_last(std::unique_ptr<Sequence> sequence, Event event);
+  void deliver();
   void record(const Sequence& sequence, const Event& event) const noexcept;
   void publish();
 
@@ -126,6 +144,8 @@ class Engine {
   Scheduler scheduler_;
   TokenRate rate_;
   StepLog step_log_;
+  std::optional<Flight> flight_;
+  std::vector<Outgoing> outbox_;
   uint32_t failed_steps_ = 0;        // in a row
   std::optional<FailEvent> broken_;  // see broken(); others read it under the mutex
 

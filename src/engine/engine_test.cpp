@@ -149,7 +149,8 @@ TEST(Engine, CancelsFromTheSink) {
   ASSERT_EQ(client.id(), 1u);
   EXPECT_EQ(client.finish().reason, FinishReason::kCancelled);
   const std::vector<int32_t> all = fake_result(request, 50).tokens;
-  EXPECT_EQ(client.tokens(), std::vector<int32_t>(all.begin(), all.begin() + 4));
+  // The next step has begun when the sink hears of a token.
+  EXPECT_EQ(client.tokens(), std::vector<int32_t>(all.begin(), all.begin() + 5));
 }
 
 TEST(Engine, CancelBeforeTheStartIsAFailure) {
@@ -241,9 +242,7 @@ TEST(Engine, ABugOfOursEndsEverythingButTheProcess) {
   class Wrong : public FakeProgram {
    public:
     using FakeProgram::FakeProgram;
-    std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) override {
-      return FakeProgram::sample(batch, rows).subspan(1);
-    }
+    std::span<const SampledRow> finish() override { return FakeProgram::finish().subspan(1); }
   };
   std::promise<void> entered, leave;
   FakeOptions fake;
@@ -284,6 +283,52 @@ TEST(Engine, ALostDeviceEndsEverythingButTheProcess) {
   EXPECT_EQ(Client(*engine, make_request(5, 10, 20)).code(), "DEVICE_LOST");
   EXPECT_EQ(engine->broken()->code, ErrorCode::kDeviceLost);
   EXPECT_FALSE(engine->stats().healthy);
+}
+
+// Sinks hear of a step's tokens while the program computes the next step.
+TEST(Engine, TellsTokensWhileTheNextStepRuns) {
+  struct Device : FakeProgram {
+    Device(FakeOptions options, std::vector<std::string>& history)
+        : FakeProgram(std::move(options)), history_(history) {}
+    void start(const Batch& batch, std::span<const RowSampling> rows) override {
+      history_.emplace_back("start");
+      FakeProgram::start(batch, rows);
+    }
+    std::span<const SampledRow> finish() override {
+      history_.emplace_back("finish");
+      return FakeProgram::finish();
+    }
+    std::vector<std::string>& history_;
+  };
+  std::vector<std::string> history;
+  Engine engine(std::make_unique<Device>(FakeOptions(), history), {});
+  const Request request = make_request(5, 3);
+  const Client client(engine, request, [&](const Event& event) {
+    if (const auto* token = std::get_if<TokenEvent>(&event)) history.push_back(fmt::format("token {}", token->index));
+    if (std::holds_alternative<FinishEvent>(event)) history.emplace_back("end");
+  });
+  EXPECT_EQ(client.result(), fake_result(request, 50));
+  EXPECT_EQ(history, (std::vector<std::string>{"start", "finish", "start", "token 0", "finish", "start", "token 1",
+                                               "finish", "token 2", "end"}));
+}
+
+// What start() throws is what its step fails with; the next step is as good as ever.
+TEST(Engine, AStepThatCannotStartEndsItsSequences) {
+  struct Device : FakeProgram {
+    using FakeProgram::FakeProgram;
+    void start(const Batch& batch, std::span<const RowSampling> rows) override {
+      if (n_started_++ == 1) throw Error("no launch");
+      FakeProgram::start(batch, rows);
+    }
+    int n_started_ = 0;
+  };
+  Engine engine(std::make_unique<Device>(FakeOptions()), {});
+  const Request request = make_request(5, 3);
+  const Client client(engine, request);
+  EXPECT_EQ(client.failure().message, "no launch");
+  EXPECT_EQ(client.tokens().size(), 1u);
+  EXPECT_EQ(Client(engine, request).result(), fake_result(request, 50));
+  EXPECT_EQ(engine.stats().kv_pages_free, 64u);
 }
 
 TEST(Engine, SaysHowLongAStepHasRun) {

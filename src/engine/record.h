@@ -14,9 +14,9 @@ namespace llorch {
 // One step of the engine.
 struct StepTiming {
   double start_ms = 0;  // since the engine was made
-  double ms = 0;        // of Program::sample
+  double ms = 0;        // from Program::start() to the end of finish()
   uint32_t rows = 0, sequences = 0, logit_rows = 0;
-  bool failed = false;  // Program::sample threw
+  bool failed = false;  // one of them threw
 };
 
 // The last steps of an engine. Not thread-safe: belongs to the engine thread.

@@ -35,14 +35,14 @@ class LentProgram final : public Program {
       : program_(program), fail_next_(std::move(fail_next)) {}
 
   std::span<const float> run(const Batch& batch) override { return program_.run(batch); }
-  std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) override {
-    if (!fail_next_->exchange(false)) return program_.sample(batch, rows);
+  void start(const Batch& batch, std::span<const RowSampling> rows) override {
+    if (!fail_next_->exchange(false)) return program_.start(batch, rows);
     StepSet middle(plan().steps.size());
     middle[middle.size() / 2] = true;
     program_.trace(batch, middle, [](size_t, std::span<const float>) { fail("an error that the self-test planned"); });
     LLORCH_CHECK(false, "the planned error did not occur");
-    return {};
   }
+  std::span<const SampledRow> finish() override { return program_.finish(); }
   std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override {
     return program_.trace(batch, steps, visit);
   }

@@ -135,13 +135,16 @@ std::span<const float> CudaProgram::run(const Batch& batch) {
   return hand_out();
 }
 
-std::span<const SampledRow> CudaProgram::sample(const Batch& batch, std::span<const RowSampling> rows) {
+void CudaProgram::start(const Batch& batch, std::span<const RowSampling> rows) {
   LLORCH_CHECK(rows.size() == batch.logit_rows.size(), "{} samplings for {} rows", rows.size(),
                batch.logit_rows.size());
-  sampling_.fill(rows);
   begin(batch);
+  sampling_.fill(rows);
   sampling_.send(stream_);
   execute(true);
+}
+
+std::span<const SampledRow> CudaProgram::finish() {
   receive([] {});
   return sampling_.results();
 }
@@ -173,6 +176,7 @@ std::span<const float> CudaProgram::trace(const Batch& batch, const StepSet& ste
 void CudaProgram::begin(const Batch& batch) {
   check_batch(batch, plan_, options_);
   use_device(device_.index);
+  if (std::exchange(is_queued_, true)) stream_.synchronize();  // what a batch left that failed in the middle
   batch_.fill(batch);
   if (options_.poison) slots_.poison(stream_);
   batch_.send(stream_);
@@ -218,6 +222,7 @@ void CudaProgram::receive(Copy copy) {
   try {
     copy();
     stream_.synchronize();
+    is_queued_ = false;
   } catch (const CodedError& error) {
     if (error.code() != ErrorCode::kDeviceLost) throw;
     std::throw_with_nested(CodedError(ErrorCode::kDeviceLost, fmt::format("{} was lost in a step of a batch of {} rows",

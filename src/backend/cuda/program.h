@@ -33,7 +33,8 @@ class CudaProgram final : public Program {
   ~CudaProgram() override;
 
   std::span<const float> run(const Batch& batch) override;
-  std::span<const SampledRow> sample(const Batch& batch, std::span<const RowSampling> rows) override;
+  void start(const Batch& batch, std::span<const RowSampling> rows) override;
+  std::span<const SampledRow> finish() override;
   std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override;
   size_t bytes() const override;
   const Plan& plan() const override { return plan_; }
@@ -104,6 +105,7 @@ class CudaProgram final : public Program {
   DeviceArray<float> cos_, sin_;
   PinnedArray<float> logits_;                // [max logit rows, vocab]
   std::optional<TensorCores> tensor_cores_;  // of numeric mode fast
+  bool is_queued_ = false;                   // the stream may hold work that nobody has waited for
   const std::vector<Stage> stages_;          // of run()
 
   // Packed rows of a stage's input, and those that it makes for the next one; and sums of attention that several blocks

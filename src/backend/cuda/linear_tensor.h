@@ -132,6 +132,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
   const int first_row = item.row_tile * kRows + lane_id() / 8;
   float* const write = corner + mine.row * kCornerWidth + mine.r;
   const float* const read = corner + lane_id() / 8 * kCornerWidth + lane_id() % 8 * 4;
+  float* y = to.y;
 #pragma unroll
   for (int chunk = 0; chunk < kRows / kCornerRows; ++chunk) {
     float4 before[kCornerRows / 4];
@@ -141,7 +142,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
       const int row = chunk * kCornerRows + i * 4;
       scale[i] = __ldg(a.x.scale + first_row + row);
       if (to.accumulates && to.is_whole && first_row + row < a.n_rows)
-        before[i] = *reinterpret_cast<const float4*>(to.y + size_t(row) * a.y_width);
+        before[i] = *reinterpret_cast<const float4*>(y + size_t(i * 4) * a.y_width);
     }
 #pragma unroll
     for (int core = 0; core < kCores; ++core)
@@ -150,7 +151,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
         write[(i / 4 * 8 + i % 2) * kCornerWidth + i % 4 / 2 * 16 + core * 8] = sums[core][chunk * kCornerRows / 2 + i];
     __syncwarp();
 #pragma unroll
-    for (int i = 0; i < kCornerRows / 4; ++i) {
+    for (int i = 0; i < kCornerRows / 4; ++i, y += size_t(4) * a.y_width) {
       const int row = chunk * kCornerRows + i * 4;
       float4 sum = *reinterpret_cast<const float4*>(read + i * 4 * kCornerWidth);
       if (first_row + row >= a.n_rows) continue;
@@ -158,7 +159,6 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
       sum.y = __fmaf_rn(sum.y, scale[i], to.bias.y);
       sum.z = __fmaf_rn(sum.z, scale[i], to.bias.z);
       sum.w = __fmaf_rn(sum.w, scale[i], to.bias.w);
-      float* y = to.y + size_t(row) * a.y_width;
       if (!to.is_whole) {
         store_few(y, sum, to.n, to.accumulates);
         continue;
@@ -169,7 +169,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
         sum.z = __fadd_rn(before[i].z, sum.z);
         sum.w = __fadd_rn(before[i].w, sum.w);
       }
-      *reinterpret_cast<float4*>(y) = sum;
+      __stcg(reinterpret_cast<float4*>(y), sum);  // an assignment becomes four stores of 4 bytes
     }
     __syncwarp();
   }

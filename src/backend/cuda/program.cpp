@@ -101,8 +101,9 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
     if (is_between(i) && !shown[i + 1] && gates(steps[i].op, steps[i + 1].op)) stage.then = &steps[++i].op;
     stage.packs = reads_packed(i + 1, output_slot(steps[i].op));
     stages.push_back(stage);
-    if (stages.size() > 1) join_products(stages[stages.size() - 2], stages.back());
   }
+  for (size_t i = stages.size(); i-- > 1;)
+    join_products(stages[i - 1], stages[i]);  // each knows what its next one does
   return stages;
 }
 
@@ -117,8 +118,8 @@ void CudaProgram::join_products(Stage& first, Stage& second) const {
     first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y;
   if (first.then == nullptr || second.prepare != nullptr) return;
   const SlotId act = output_slot(*first.then);
-  first.gives_halves = second.takes_halves =
-      next->x == act && next->y != act && !reads_later(plan_, second.step + 1, act);
+  second.takes_halves = next->x == act && next->y != act && !reads_later(plan_, second.step + 1, act);
+  if (second.takes_halves) first.halves_for = {next, second.feeds_norm};
 }
 
 size_t CudaProgram::bytes() const {

@@ -50,9 +50,9 @@ class CudaProgram final : public Program {
     bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
     // Of two neighbours for the tensor cores:
-    bool gives_halves = false;  // a Linear with a GatedAct whose rows the next stage, a Linear, reads and nobody else
-    bool takes_halves = false;  // that next one
-    bool feeds_norm = false;    // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
+    TensorCores::Product halves_for;  // op not null: of a Linear with a GatedAct, whose rows that one alone reads next
+    bool takes_halves = false;        // that next one
+    bool feeds_norm = false;          // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
   };
 
   std::vector<Stage> make_stages(const StepSet& shown) const;

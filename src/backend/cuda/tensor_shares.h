@@ -9,8 +9,6 @@
 
 namespace llorch::cuda {
 
-inline constexpr int kFours = kJoinedRows / 8 * kCores;  // what a thread has of as many rows, four sums each
-
 // Of n blocks: whether this one's warp is the last to come here. What the others have written before is visible.
 __device__ inline bool comes_last(unsigned& arrivals, unsigned n) {
   __threadfence();
@@ -37,30 +35,28 @@ class Joint {
  public:
   static constexpr int kThreads = kConsumers * kWarpgroup;
   static constexpr int kItem = kRows / 8 * kCores * kThreads;  // fours of an item
-  static constexpr int kAtOnce = kRows > 64 ? 2 : 4;           // shares that are asked for; so that registers suffice
+  // What is asked for at once, so that registers suffice: fours, of so many shares.
+  static constexpr int kFours = (kRows > 32 ? 16 : 32) / 8 * kCores, kAtOnce = kRows > 96 ? 2 : 4;
 
   __device__ Joint(const TensorLinearArgs& a, const Item& item, int index)
       : first_(reinterpret_cast<float4*>(a.partial) + size_t(index - item.share) * kItem + threadIdx.x),
         own_(item.share),
         n_(a.n_shares),
-        n_rows_(a.n_rows - item.row_tile * kRows) {}
+        n_fours_((a.n_rows - item.row_tile * kRows + 7) / 8 * kCores) {}
 
   __device__ void leave(const Sums<kRows>& sums) const {
     float4* const to = first_ + own_ * kItem;
 #pragma unroll
-    for (int row = 0; row < kRows; row += kJoinedRows) {
-      if (row >= n_rows_) break;
-#pragma unroll
-      for (int i = 0; i < kFours; ++i) to[at(row, i)] = four(sums, row, i);
-    }
+    for (int i = 0; i < kItem / kThreads; ++i)
+      if (i < n_fours_) to[i * kThreads] = four(sums, i);
   }
 
   __device__ void add_all(Sums<kRows>& sums) const {
 #pragma unroll
-    for (int row = 0; row < kRows; row += kJoinedRows) {
-      if (row >= n_rows_) break;
+    for (int at = 0; at < kItem / kThreads; at += kFours) {
+      if (at >= n_fours_) break;
       float4 total[kFours] = {};
-      const float4* from = first_;
+      const float4* from = first_ + at * kThreads;
       for (int first = 0; first < n_; first += kAtOnce, from += kAtOnce * kItem) {
         float4 share[kAtOnce][kFours];
 #pragma unroll
@@ -68,7 +64,7 @@ class Joint {
           const bool asks = first + s < n_ && first + s != own_;
 #pragma unroll
           for (int i = 0; i < kFours; ++i)
-            share[s][i] = asks ? __ldcg(from + s * kItem + at(row, i)) : four(sums, row, i);
+            share[s][i] = asks && at + i < n_fours_ ? __ldcg(from + s * kItem + i * kThreads) : four(sums, at + i);
         }
 #pragma unroll
         for (int s = 0; s < kAtOnce; ++s)
@@ -78,21 +74,20 @@ class Joint {
       }
 #pragma unroll
       for (int i = 0; i < kFours; ++i) {
-        float* const to = sums[i % kCores] + (row / 8 + i / kCores) * 4;
+        float* const to = sums[(at + i) % kCores] + (at + i) / kCores * 4;
         to[0] = total[i].x, to[1] = total[i].y, to[2] = total[i].z, to[3] = total[i].w;
       }
     }
   }
 
  private:
-  __device__ static int at(int row, int i) { return (row / 8 * kCores + i) * kThreads; }
-  __device__ static float4 four(const Sums<kRows>& sums, int row, int i) {
-    const float* from = sums[i % kCores] + (row / 8 + i / kCores) * 4;
+  __device__ static float4 four(const Sums<kRows>& sums, int i) {
+    const float* from = sums[i % kCores] + i / kCores * 4;
     return make_float4(from[0], from[1], from[2], from[3]);
   }
 
-  float4* first_;  // the thread's of the tile's first share
-  int own_, n_, n_rows_;
+  float4* first_;          // the thread's of the tile's first share
+  int own_, n_, n_fours_;  // fours: that a thread has of rows that exist
 };
 
 // Whether the warp has now the sums of all shares; if not, another block's will.

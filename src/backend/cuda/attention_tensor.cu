@@ -12,6 +12,7 @@
 #include "backend/cuda/attention.h"
 #include "backend/cuda/half_rows.h"
 #include "backend/cuda/mma.h"
+#include "backend/cuda/softmax_tensor.h"
 #include "backend/cuda/tensor_kernels.h"
 
 namespace llorch::cuda {
@@ -21,7 +22,6 @@ constexpr int kThreads = 256;
 constexpr int kQueries = kThreads / kWarp * 16;
 static_assert(kQueries == kTensorQueries);
 constexpr int kUnitBytes = 16;
-constexpr float kLog2e = 1.44269504088896341f;
 
 template <int kDim>
 struct Chunk {
@@ -94,13 +94,9 @@ __device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared<kD
     for (int j = 0; j < kEach; ++j) {
       const int element = j * kWarp + lane_id();
       if (element >= kDim) continue;
-      const float scaled = __fmul_rn(x[i][j], inverse_of_power(scale));
-      const uint16_t rounded = round_to_half<DType::kF16>(scaled);
-      const float left = scaled - f16_to_f32(rounded);
-      const bool is_finite = fabsf(scaled) < INFINITY;  // of infinity NaN would be left
-      reinterpret_cast<uint16_t*>(s.queries[0][first + i])[element] = rounded;
-      reinterpret_cast<uint16_t*>(s.queries[1][first + i])[element] =
-          is_finite ? round_to_half<DType::kF16>(left) : uint16_t{0};
+      const TwoHalves halves = split_to_halves(__fmul_rn(x[i][j], inverse_of_power(scale)));
+      reinterpret_cast<uint16_t*>(s.queries[0][first + i])[element] = halves.rounded;
+      reinterpret_cast<uint16_t*>(s.queries[1][first + i])[element] = halves.left;
     }
     if (lane_id() == 0) s.scale[first + i] = scale;
   }
@@ -198,47 +194,6 @@ __device__ void score(const Shared<kDim>& shared, const Chunk<kDim>& chunk, floa
   }
 }
 
-// Of two queries, eight rows apart, that a thread has a part of.
-struct Softmax {
-  float m[2] = {-INFINITY, -INFINITY};  // of scores
-  float l[2] = {0.0f, 0.0f};            // of this thread's positions
-};
-
-__device__ inline float quad_max(float x) {
-  for (int by = 1; by <= 2; by *= 2) {
-    const float other = __shfl_xor_sync(kAllLanes, x, by);
-    x = fmaxf(x, other);
-  }
-  return x;
-}
-
-// Scores become weights below 1, in place; gives what the sums so far are multiplied with. scale: of scores, to powers
-// of two; above 0.
-__device__ inline void weigh(float (&s)[kChunk / 8][4], const float (&scale)[2], Softmax& softmax, float (&factor)[2]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float largest = softmax.m[half];
-#pragma unroll
-    for (int n = 0; n < kChunk / 8; ++n) {
-      largest = fmaxf(largest, s[n][2 * half]);
-      largest = fmaxf(largest, s[n][2 * half + 1]);
-    }
-    largest = quad_max(largest);
-    const float base = largest == -INFINITY ? 0.0f : -largest * scale[half];  // it sees nothing yet
-    factor[half] = quick_exp2(__fmaf_rn(softmax.m[half], scale[half], base));
-    softmax.m[half] = largest;
-    float sum = 0.0f;
-#pragma unroll
-    for (int n = 0; n < kChunk / 8; ++n)
-#pragma unroll
-      for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        s[n][i] = quick_exp2(__fmaf_rn(s[n][i], scale[half], base));
-        sum += s[n][i];
-      }
-    softmax.l[half] = __fmaf_rn(softmax.l[half], factor[half], sum);
-  }
-}
-
 // o [16, kDim] += weights times values.
 template <int kDim>
 __device__ void add_values(const float (&s)[kChunk / 8][4], const Chunk<kDim>& chunk, float (&o)[kDim / 8][4]) {
@@ -309,9 +264,7 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float l = softmax.l[half];
-    l += __shfl_xor_sync(kAllLanes, l, 1);
-    l += __shfl_xor_sync(kAllLanes, l, 2);
+    const float l = quad_sum(softmax.l[half]);
     if (!tile.has(query[half])) continue;
     const float inverse = __fdiv_rn(1.0f, l);
     float* y = a.y + (size_t{tile.row(query[half])} * a.kv.n_heads + tile.head(query[half])) * kDim + lane_id() % 4 * 2;

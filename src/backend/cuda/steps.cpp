@@ -180,6 +180,10 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
     args.sin = sin_.data();
     args.pairs = rope->pairs;
   }
+  if (tensor_cores_ && batch_.rows() > kExactRows && attention_has_tensor_cores(args.kv.head_dim, args.kv.dtype)) {
+    args.n_tiles = static_cast<int32_t>(batch_.rows());
+    return attention_of_decodes_on_tensor_cores(kernels_, args);
+  }
   if (stage.packs && plan_.heads.head_dim % kQuantBlock == 0) args.packed_y = pack_for(op.y);
   // As many heads share the reading of their keys and values as leave enough blocks to fill the device.
   const Heads& h = plan_.heads;

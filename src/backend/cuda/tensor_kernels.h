@@ -67,5 +67,7 @@ int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const Te
 inline constexpr int kTensorQueries = 128;
 bool attention_has_tensor_cores(int32_t head_dim, DType kv);
 void attention_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
+// The same where each of n_tiles rows is a sequence of its own; RopeAppend is fused, if its angles are given.
+void attention_of_decodes_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
 
 }  // namespace llorch::cuda

@@ -1,38 +1,50 @@
 // Attention of many rows on tensor cores, for keys and values in f16. A block has up to 128 query vectors that share a
-// KV head: heads of its group, and neighbouring rows of one sequence; a warp has 16 of them. Keys and values come in
-// chunks of 64 positions; softmax is kept running in float32, weights are rounded to f16.
+// KV head: heads of its group, and neighbouring rows of one sequence; a warpgroup has 64 of them. Keys
+// and values come in chunks of 64 positions, as core matrices; softmax is kept running in float32, weights are rounded
+// to f16. While one of the two blocks of a multiprocessor makes weights, the other one multiplies.
 //
 // A query is the sum of two f16, its rounding and the rounding of what is left, 22 bits in all: an error of a score is
 // one of its weight's exponent, and with scores of 30 the 11 bits of one f16 were 2.7 times beyond the bound of
-// attention. The second product costs a fifth of the kernel's time.
+// attention.
 //
 // What a query does not see has weight 0. Positions behind the sequence's end are zero in shared memory, whatever the
 // pages hold; a NaN value at a later position of the same tile does reach the queries before it.
 #include "backend/cuda/async_copy.h"
 #include "backend/cuda/attention.h"
 #include "backend/cuda/half_rows.h"
-#include "backend/cuda/mma.h"
+#include "backend/cuda/rope.h"
 #include "backend/cuda/softmax_tensor.h"
 #include "backend/cuda/tensor_kernels.h"
+#include "backend/cuda/wgmma.h"
 
 namespace llorch::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 2 * kWarpgroup;
 constexpr int kQueries = kThreads / kWarp * 16;
 static_assert(kQueries == kTensorQueries);
 constexpr int kUnitBytes = 16;
+constexpr int kKeyUnit = kChunk * kUnitBytes;      // a unit of all positions of a chunk
+constexpr int kValueUnit = kKeyUnit + kUnitBytes;  // units differ in their banks: those of a position come together
+constexpr int kOwn = 2;                            // queries of a thread, eight apart
+
+// Elements of an output, as a product makes them; those behind the head's last are nobody's.
+template <int kDim>
+inline constexpr int kOutputs = kDim == 80 ? 96 : kDim;
 
 template <int kDim>
 struct Chunk {
-  unsigned char keys[kDim / 8][kChunk][kUnitBytes];
-  unsigned char values[kChunk][kDim * 2 + kUnitBytes];  // rows differ in their banks
+  unsigned char keys[kDim / 8][kKeyUnit];
+  unsigned char values[kOutputs<kDim> / 8][kValueUnit];
 };
+// Of a warpgroup's 64 queries: rounded; what that leaves.
+template <int kDim>
+using WarpgroupQueries = unsigned char[2][kDim / 8][64 * kUnitBytes];
+
 template <int kDim>
 struct Shared {
   Chunk<kDim> chunks[2];
-  unsigned char queries[2][kQueries][kDim * 2 + kUnitBytes];  // rounded; what that leaves
-  float scale[kQueries];                                      // powers of two that queries were divided by
+  WarpgroupQueries<kDim> queries[2];
 };
 
 // The query vectors of a block: query i is head i / rows_per_head of row i % rows_per_head.
@@ -65,42 +77,68 @@ __device__ Tile make_tile(const AttentionArgs& a) {
           kv_head};
 }
 
-// A warp's own 16 queries, as two f16 each; all are asked for before the first is used.
+__device__ inline unsigned larger(unsigned a, unsigned b) { return a > b ? a : b; }
+__device__ inline unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+
+// A thread's part of a query: two neighbouring elements of each eight.
 template <int kDim>
-__device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared<kDim>& s) {
-  constexpr int kEach = (kDim + kWarp - 1) / kWarp, kOwn = 16;
-  const int first = warp_id() * kOwn, first_head = first / tile.rows_per_head, first_row = first % tile.rows_per_head;
-  float x[kOwn][kEach];
+using QueryPart = float2[kDim / 8];
+
+// As RopeAppend says. The partner of each element is the thread's own, too.
+template <int kDim>
+__device__ void rotate_query(const AttentionArgs& a, uint32_t position, QueryPart<kDim>& x) {
+  const size_t first = size_t{position} * (kDim / 2);
+  if (a.pairs == RopePairs::kInterleaved) {
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {  // a head has 16 rows or more: they are of two at most
-    const bool is_next = first_row + i >= tile.rows_per_head;
-    const int row = first_row + i - (is_next ? tile.rows_per_head : 0), head = first_head + (is_next ? 1 : 0);
-    const bool has = head < tile.heads && row < tile.n_rows;
-    const float* from = qkv_row(a, tile.first_row + static_cast<uint32_t>(has ? row : 0)) +
-                        (tile.first_head + (has ? head : 0)) * kDim + lane_id();
-#pragma unroll
-    for (int j = 0; j < kEach; ++j) x[i][j] = has && j * kWarp + lane_id() < kDim ? from[j * kWarp] : 0.0f;
+    for (int i = 0; i < kDim / 8; ++i) {
+      const size_t at = first + static_cast<size_t>(i * 4 + lane_id() % 4);
+      rotate(x[i].x, x[i].y, __ldg(a.cos + at), __ldg(a.sin + at));
+    }
+    return;
   }
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    unsigned largest = 0;
-#pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      const unsigned magnitude = __float_as_uint(x[i][j]) & 0x7fffffffu;
-      largest = magnitude > largest ? magnitude : largest;
-    }
-    const float scale = half_scale(exponent_above(__uint_as_float(integer_max(largest))));
-#pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      const int element = j * kWarp + lane_id();
-      if (element >= kDim) continue;
-      const TwoHalves halves = split_to_halves(__fmul_rn(x[i][j], inverse_of_power(scale)));
-      reinterpret_cast<uint16_t*>(s.queries[0][first + i])[element] = halves.rounded;
-      reinterpret_cast<uint16_t*>(s.queries[1][first + i])[element] = halves.left;
-    }
-    if (lane_id() == 0) s.scale[first + i] = scale;
+  for (int i = 0; i < kDim / 16; ++i) {
+    const size_t at = first + static_cast<size_t>(i * 8 + lane_id() % 4 * 2);
+    const float2 cos = __ldg(reinterpret_cast<const float2*>(a.cos + at));
+    const float2 sin = __ldg(reinterpret_cast<const float2*>(a.sin + at));
+    rotate(x[i].x, x[i + kDim / 16].x, cos.x, sin.x);
+    rotate(x[i].y, x[i + kDim / 16].y, cos.y, sin.y);
   }
-  __syncwarp();
+}
+
+// A thread's part of its queries into shared memory, as two f16 each; and the powers of two that they were divided by.
+template <int kDim>
+__device__ void load_queries(const AttentionArgs& a, const Tile& tile, const int (&query)[kOwn],
+                             WarpgroupQueries<kDim>& to, float (&scale)[kOwn]) {
+  QueryPart<kDim> x[kOwn];  // all are asked for before the first is used
+#pragma unroll
+  for (int own = 0; own < kOwn; ++own) {
+    const bool has = tile.has(query[own]);
+    const int q = has ? query[own] : 0;
+    const float* from = qkv_row(a, tile.row(q)) + tile.head(q) * kDim + lane_id() % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kDim / 8; ++i)
+      x[own][i] = has ? *reinterpret_cast<const float2*>(from + i * 8) : float2{0.0f, 0.0f};
+  }
+#pragma unroll
+  for (int own = 0; own < kOwn; ++own) {
+    if (a.cos != nullptr) rotate_query<kDim>(a, tile.position(tile.has(query[own]) ? query[own] : 0), x[own]);
+    unsigned largest = 0;  // of the magnitudes' bits
+#pragma unroll
+    for (const float2& two : x[own]) largest = larger(larger(largest, magnitude(two.x)), magnitude(two.y));
+    largest = larger(largest, __shfl_xor_sync(kAllLanes, largest, 1));
+    largest = larger(largest, __shfl_xor_sync(kAllLanes, largest, 2));
+    scale[own] = half_scale(exponent_above(__uint_as_float(largest)));
+    const float inverse = inverse_of_power(scale[own]);
+    const int at = query[own] % 64 * kUnitBytes + lane_id() % 4 * 4;
+#pragma unroll
+    for (int i = 0; i < kDim / 8; ++i) {
+      const TwoHalves low = split_to_halves(__fmul_rn(x[own][i].x, inverse));
+      const TwoHalves high = split_to_halves(__fmul_rn(x[own][i].y, inverse));
+      *reinterpret_cast<unsigned*>(to[0][i] + at) = low.rounded | unsigned{high.rounded} << 16;
+      *reinterpret_cast<unsigned*>(to[1][i] + at) = low.left | unsigned{high.left} << 16;
+    }
+  }
 }
 
 // Brings chunks into shared memory. A thread has units of one position's key, and of the values of some; their pages
@@ -125,19 +163,19 @@ class Copier {
       const int unit = static_cast<int>(threadIdx.x) / kChunk + i * (kThreads / kChunk);
       if (!kIsEven && unit >= kUnits) continue;
       if (has_key)
-        copy_16(to.keys[unit][key], keys + unit * page_size * kUnitBytes);
+        copy_16(to.keys[unit] + key * kUnitBytes, keys + unit * page_size * kUnitBytes);
       else
-        *reinterpret_cast<uint4*>(to.keys[unit][key]) = make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(to.keys[unit] + key * kUnitBytes) = make_uint4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int i = 0; i < kTimes; ++i) {
       const int p = value_of(i), unit = (static_cast<int>(threadIdx.x) + i * kThreads) % kUnits;
       if (!kIsEven && p >= kChunk) continue;
       if (chunk * kChunk + static_cast<uint32_t>(p) < end_)
-        copy_16(to.values[p] + unit * kUnitBytes, memory + size_t{value_pages_[i]} * a_.kv.page_bytes +
+        copy_16(to.values[unit] + p * kUnitBytes, memory + size_t{value_pages_[i]} * a_.kv.page_bytes +
                                                       a_.kv.half_bytes + ((p & in_page) * kUnits + unit) * kUnitBytes);
       else
-        *reinterpret_cast<uint4*>(to.values[p] + unit * kUnitBytes) = make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(to.values[unit] + p * kUnitBytes) = make_uint4(0, 0, 0, 0);
     }
     commit_copies();
     look_up(chunk + 1);
@@ -166,51 +204,38 @@ class Copier {
   uint32_t key_page_ = 0, value_pages_[kTimes];
 };
 
-// s [16, 64] = the warp's queries times the chunk's keys.
+// Sums of a thread, as products leave them: of n columns, and four for each eight of them, two of either query.
+template <int kColumns>
+using Sums = float[kColumns / 2];
+
+// s [64, 64] = the warpgroup's queries times the chunk's keys.
 template <int kDim>
-__device__ void score(const Shared<kDim>& shared, const Chunk<kDim>& chunk, float (&s)[kChunk / 8][4]) {
-  const int lane = lane_id();
+__device__ void score(const WarpgroupQueries<kDim>& queries, const Chunk<kDim>& chunk, Sums<kChunk>& s) {
+  begin_products();
 #pragma unroll
-  for (int n = 0; n < kChunk / 8; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
-#pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) {
-    unsigned q[2][4];  // rows 0..7 and 8..15 of the first eight elements, then of the next eight
+  for (int k = 0; k < kDim / 16; ++k)
 #pragma unroll
     for (int part = 0; part < 2; ++part)
-      load_matrices<false>(q[part],
-                           shared.queries[part][warp_id() * 16 + lane % 16] + (2 * k + lane / 16) * kUnitBytes);
-#pragma unroll
-    for (int n = 0; n < kChunk / 8; n += 2) {
-      unsigned b[4];  // eight keys: both units; the next eight: both
-      load_matrices<false>(b, chunk.keys[2 * k + lane / 8 % 2][n * 8 + lane / 16 * 8 + lane % 8]);
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        multiply_add(s[n], q[part], b[0], b[1]);
-        multiply_add(s[n + 1], q[part], b[2], b[3]);
-      }
-    }
-  }
+      multiply<DType::kF16, kChunk>(s, {queries[part][2 * k], 8 * kUnitBytes, 64 * kUnitBytes},
+                                    {chunk.keys[2 * k], 8 * kUnitBytes, kKeyUnit}, k > 0 || part > 0);
+  commit_products();
+  wait_for_products<0>();
+  take_sums(s);
 }
 
-// o [16, kDim] += weights times values.
+// o [64, kOutputs] += weights times values.
 template <int kDim>
-__device__ void add_values(const float (&s)[kChunk / 8][4], const Chunk<kDim>& chunk, float (&o)[kDim / 8][4]) {
-  const int lane = lane_id();
-  const auto pair = [](float low, float high) { return round_to_halves<DType::kF16>(low, high); };
+__device__ void add_values(const Sums<kChunk>& s, const Chunk<kDim>& chunk, Sums<kOutputs<kDim>>& o) {
+  unsigned p[kChunk / 16][4];
 #pragma unroll
-  for (int k = 0; k < kChunk / 16; ++k) {
-    const unsigned p[4] = {pair(s[2 * k][0], s[2 * k][1]), pair(s[2 * k][2], s[2 * k][3]),
-                           pair(s[2 * k + 1][0], s[2 * k + 1][1]), pair(s[2 * k + 1][2], s[2 * k + 1][3])};
+  for (int i = 0; i < kChunk / 4; ++i) p[i / 4][i % 4] = round_to_halves<DType::kF16>(s[2 * i], s[2 * i + 1]);
+  begin_products();
 #pragma unroll
-    for (int n = 0; n < kDim / 8; n += 2) {
-      unsigned b[4];  // eight elements: both eights of positions; the next eight: both
-      load_matrices<true>(b, chunk.values[k * 16 + lane % 16] + (n + lane / 16) * kUnitBytes);
-      multiply_add(o[n], p, b[0], b[1]);
-      multiply_add(o[n + 1], p, b[2], b[3]);
-    }
-  }
+  for (int k = 0; k < kChunk / 16; ++k)
+    multiply<kOutputs<kDim>, true>(o, p[k], {chunk.values[0] + k * 16 * kUnitBytes, kValueUnit, 8 * kUnitBytes}, true);
+  commit_products();
+  wait_for_products<0>();
+  take_sums(o);
 }
 
 template <int kDim>
@@ -222,57 +247,50 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
   const uint32_t first_chunk = seen(a, tile.first_position).begin / kChunk, end_chunk = (end + kChunk - 1) / kChunk;
   Copier<kDim> copier(a, tile, first_chunk, end);
   copier.copy(first_chunk, shared.chunks[0]);
-  load_queries<kDim>(a, tile, shared);
-  int query[2];
-  float scale[2];
-  Range range[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    query[half] = warp_id() * 16 + half * 8 + lane_id() / 4;
-    scale[half] = shared.scale[query[half]] * (a.scale * kLog2e);
-    range[half] = tile.has(query[half]) ? seen(a, tile.position(query[half])) : Range{0, 0};
-  }
+  const int first_query = warp_id() * 16 + lane_id() / 4, query[kOwn] = {first_query, first_query + 8};
+  WarpgroupQueries<kDim>& queries = shared.queries[warp_id() * kWarp / kWarpgroup];
+  float scale[kOwn];  // of scores, to powers of two
+  load_queries<kDim>(a, tile, query, queries, scale);
+  for (float& s : scale) s *= a.scale * kLog2e;
   // What all queries of the block see.
   const Range all = {seen(a, end - 1).begin, tile.first_position + 1};
   Softmax softmax;
-  float o[kDim / 8][4] = {};
+  Sums<kOutputs<kDim>> o = {};
   for (uint32_t c = first_chunk; c < end_chunk; ++c) {
     wait_for_copies<0>();
+    publish_to_products();
     __syncthreads();
     const Chunk<kDim>& chunk = shared.chunks[(c - first_chunk) % 2];
     if (c + 1 < end_chunk) copier.copy(c + 1, shared.chunks[(c + 1 - first_chunk) % 2]);
-    float s[kChunk / 8][4];
-    score<kDim>(shared, chunk, s);
+    Sums<kChunk> s;
+    score<kDim>(queries, chunk, s);
     if ((c + 1) * kChunk > all.end || c * kChunk < all.begin) {
 #pragma unroll
-      for (int n = 0; n < kChunk / 8; ++n)
+      for (int own = 0; own < kOwn; ++own) {
+        const Range range = tile.has(query[own]) ? seen(a, tile.position(query[own])) : Range{0, 0};
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const uint32_t position = c * kChunk + static_cast<uint32_t>(n * 8 + lane_id() % 4 * 2 + i % 2);
-          if (!range[i / 2].has(position)) s[n][i] = -INFINITY;
-        }
+        for (int n = 0; n < kChunk / 8; ++n)
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            if (!range.has(c * kChunk + static_cast<uint32_t>(n * 8 + lane_id() % 4 * 2 + i)))
+              s[4 * n + 2 * own + i] = -INFINITY;
+      }
     }
-    float factor[2];
-    weigh(s, scale, softmax, factor);
-    if (factor[0] != 1.0f || factor[1] != 1.0f) {
+    float factor[kOwn];
+    weigh(reinterpret_cast<float(&)[kChunk / 8][4]>(s), scale, softmax, factor);
 #pragma unroll
-      for (int n = 0; n < kDim / 8; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) o[n][i] *= factor[i / 2];
-    }
+    for (int i = 0; i < kOutputs<kDim> / 2; ++i) o[i] *= factor[i % 4 / 2];
     add_values<kDim>(s, chunk, o);
   }
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float l = quad_sum(softmax.l[half]);
-    if (!tile.has(query[half])) continue;
+  for (int own = 0; own < kOwn; ++own) {
+    const float l = quad_sum(softmax.l[own]);
+    if (!tile.has(query[own])) continue;
     const float inverse = __fdiv_rn(1.0f, l);
-    float* y = a.y + (size_t{tile.row(query[half])} * a.kv.n_heads + tile.head(query[half])) * kDim + lane_id() % 4 * 2;
+    float* y = a.y + (size_t{tile.row(query[own])} * a.kv.n_heads + tile.head(query[own])) * kDim + lane_id() % 4 * 2;
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      y[n * 8] = o[n][2 * half] * inverse;
-      y[n * 8 + 1] = o[n][2 * half + 1] * inverse;
-    }
+    for (int n = 0; n < kDim / 8; ++n)
+      *reinterpret_cast<float2*>(y + n * 8) = float2{o[4 * n + 2 * own] * inverse, o[4 * n + 2 * own + 1] * inverse};
   }
 }
 

@@ -145,6 +145,7 @@ struct RopeArgs {
   const float* cos = nullptr;
   const float* sin = nullptr;  // [context, head_dim / 2]
   RopePairs pairs = RopePairs::kInterleaved;
+  int32_t first_head = 0;  // to rotate, of queries and then keys: n_heads where attention rotates the queries itself
   KvView kv;
   BatchView batch;
 };
@@ -164,7 +165,8 @@ struct AttentionArgs {
   float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][heads_per_tile][head_dim + 2]
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
-  // attention_of_decodes does RopeAppend too, if these are given (as RopeArgs).
+  // attention_of_decodes does RopeAppend too, and attention_on_tensor_cores rotates queries, if these are given (as
+  // RopeArgs).
   const float* cos = nullptr;
   const float* sin = nullptr;
   RopePairs pairs = RopePairs::kInterleaved;

@@ -85,6 +85,7 @@ class CudaProgram final : public Program {
   bool reads_packed(size_t step, SlotId slot) const;
   PackedRows pack_for(SlotId slot);
   KvView kv_view(uint32_t layer);
+  RopeArgs rope_args(const RopeAppend& op);
   AttentionArgs attention_args(const Attention& op);
   int32_t attention_splits(uint32_t rows, uint32_t tiles) const;
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }

@@ -287,10 +287,18 @@ __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 2 : 1) attention_tensor
     const float l = quad_sum(softmax.l[own]);
     if (!tile.has(query[own])) continue;
     const float inverse = __fdiv_rn(1.0f, l);
-    float* y = a.y + (size_t{tile.row(query[own])} * a.kv.n_heads + tile.head(query[own])) * kDim + lane_id() % 4 * 2;
+    const uint32_t row = tile.row(query[own]);
+    const int column = tile.head(query[own]) * kDim + lane_id() % 4 * 2;
+    const auto put = [&](int i, float first, float second) {
+      if (a.half_y.units != nullptr)
+        put_halves(a, row, column + i, first, second);
+      else
+        *reinterpret_cast<float2*>(a.y + size_t{row} * static_cast<size_t>(a.kv.n_heads * kDim) + column + i) =
+            float2{first, second};
+    };
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n)
-      *reinterpret_cast<float2*>(y + n * 8) = float2{o[4 * n + 2 * own] * inverse, o[4 * n + 2 * own + 1] * inverse};
+    for (int n = 0; n < kDim / 8; ++n) put(n * 8, o[4 * n + 2 * own] * inverse, o[4 * n + 2 * own + 1] * inverse);
+    if (a.half_y.units != nullptr && column == 0) a.half_y.scale[row] = half_output_scale(a);
   }
 }
 

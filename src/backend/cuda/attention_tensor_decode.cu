@@ -298,18 +298,25 @@ __device__ void leave(const Softmax& softmax, const Output<kDim>& o, Shared<kDim
 // By all threads: the warps' sums in ascending order.
 template <int kDim, int kOfThread>
 __device__ void join(const AttentionArgs& a, const Work& w, Shared<kDim, kOfThread>& s) {
-  float* const y = a.y + (size_t{w.row} * static_cast<size_t>(a.kv.n_heads) + static_cast<size_t>(w.first_head)) * kDim;
-  for (int i = static_cast<int>(threadIdx.x); i < w.n_heads * kDim; i += static_cast<int>(blockDim.x)) {
+  for (int i = 2 * static_cast<int>(threadIdx.x); i < w.n_heads * kDim; i += 2 * static_cast<int>(blockDim.x)) {
     const int head = i / kDim, d = i % kDim;
-    float m = -INFINITY, l = 0.0f, sum = 0.0f;
+    float m = -INFINITY, l = 0.0f;
+    float2 sum = {0.0f, 0.0f};
     for (int warp = 0; warp < n_warps(); ++warp) m = fmaxf(m, s.m[warp][head]);
     for (int warp = 0; warp < n_warps(); ++warp) {
       const float factor = quick_exp2((s.m[warp][head] - m) * s.scale[head]);
+      const float2 o = *reinterpret_cast<const float2*>(s.output(warp, head) + d);
       l = __fmaf_rn(s.l[warp][head], factor, l);
-      sum = __fmaf_rn(s.output(warp, head)[d], factor, sum);
+      sum = {__fmaf_rn(o.x, factor, sum.x), __fmaf_rn(o.y, factor, sum.y)};
     }
-    y[i] = __fdiv_rn(sum, l);
+    sum = {__fdiv_rn(sum.x, l), __fdiv_rn(sum.y, l)};
+    const int column = w.first_head * kDim + i;
+    if (a.half_y.units != nullptr)
+      put_halves(a, w.row, column, sum.x, sum.y);
+    else
+      *reinterpret_cast<float2*>(a.y + size_t{w.row} * static_cast<size_t>(a.kv.n_heads * kDim) + column) = sum;
   }
+  if (a.half_y.units != nullptr && w.first_head == 0 && threadIdx.x == 0) a.half_y.scale[w.row] = half_output_scale(a);
 }
 
 template <int kDim, int kOfThread>

@@ -151,10 +151,21 @@ struct RopeArgs {
 };
 void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n);
 
+// Activations as f16 or bf16, for the matrix units: [tiles][units][tile's rows][8 elements], as many units as fill
+// stages; and the power of two that each row was divided by.
+struct HalfRows {
+  uint4* units = nullptr;
+  float* scale = nullptr;  // [rows]
+  int32_t n_units = 0;     // of a row
+  int32_t tile_rows = 0;
+};
+
 struct AttentionArgs {
   const float* qkv = nullptr;
   float* y = nullptr;   // [rows, n_heads * head_dim]
   PackedRows packed_y;  // and its int16 blocks, of attention_of_decodes where the head size is a multiple of 32
+  HalfRows half_y;      // on tensor cores; units not null: y goes there instead, as half_type
+  DType half_type = DType::kF16;
   float scale = 0.0f;
   uint32_t window = 0;  // 0: none
   KvView kv;

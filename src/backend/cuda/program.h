@@ -50,13 +50,15 @@ class CudaProgram final : public Program {
     bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
     // Of two neighbours for the tensor cores:
-    bool gives_halves = false;  // a Linear with a GatedAct whose rows the next stage, a Linear, reads and nobody else
-    bool takes_halves = false;  // that next one
-    bool feeds_norm = false;    // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
+    const Linear* halves_for =
+        nullptr;                      // Attention, or a Linear with a GatedAct: the next stage's, which alone reads it
+    const Op* halves_from = nullptr;  // that next one's: Attention or GatedAct
+    bool feeds_norm = false;          // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
   };
 
   std::vector<Stage> make_stages(const StepSet& shown) const;
-  void join_products(Stage& first, Stage& second) const;
+  void join_on_tensor_cores(Stage& first, Stage& second) const;
+  bool is_attention_on_tensor_cores() const;
   void begin(const Batch& batch);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
   void execute(bool samples);

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/device_code.h"
 #include "backend/cuda/half_rows.h"
+#include "backend/cuda/kernels.h"
 
 namespace llorch::cuda {
 
@@ -55,6 +56,20 @@ __device__ void weigh(float (&s)[kTiles][4], const float (&scale)[2], Softmax& s
 __device__ inline float quad_sum(float x) {
   x += __shfl_xor_sync(kAllLanes, x, 1);
   return x + __shfl_xor_sync(kAllLanes, x, 2);
+}
+
+// Where attention's outputs go that a product reads next, two neighbouring ones at a time. They are means of f16
+// values, so below 2^16: rows of f16 are halved, whatever they hold, and have full precision from 2^-13 on, where those
+// values have it from 2^-14 on.
+__device__ inline float half_output_scale(const AttentionArgs& a) { return a.half_type == DType::kF16 ? 2.0f : 1.0f; }
+
+__device__ inline void put_halves(const AttentionArgs& a, uint32_t row, int column, float first, float second) {
+  const auto tile_rows = static_cast<uint32_t>(a.half_y.tile_rows);
+  const size_t unit = size_t{row / tile_rows} * static_cast<size_t>(a.half_y.n_units) + static_cast<size_t>(column / 8);
+  auto* words = reinterpret_cast<unsigned*>(a.half_y.units + unit * tile_rows + row % tile_rows);
+  words[column % 8 / 2] = a.half_type == DType::kF16
+                              ? round_to_halves<DType::kF16>(__fmul_rn(first, 0.5f), __fmul_rn(second, 0.5f))
+                              : round_to_halves<DType::kBF16>(first, second);
 }
 
 }  // namespace llorch::cuda

@@ -70,9 +70,12 @@ void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) 
   packed_slot_.reset();
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const bool next_adds = stage.feeds_norm && rows_of(stage) > kAddedAtOnce;
-  if (stage.takes_halves) return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
+  if (stage.halves_from != nullptr && std::holds_alternative<GatedAct>(*stage.halves_from))
+    return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
+  if (stage.halves_from != nullptr)
+    return tensor_cores_->multiply_given(kernels_, op, rows, slots_.data(op.y), next_adds);
   const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  if (stage.gives_halves) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
+  if (stage.halves_for != nullptr) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
   tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y), next_adds);
   if (stage.then != nullptr) enqueue(stage, std::get<GatedAct>(*stage.then));
 }
@@ -174,8 +177,9 @@ int32_t CudaProgram::attention_splits(uint32_t rows, uint32_t tiles) const {
 void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   const RopeAppend* rope = stage.prepare != nullptr ? &std::get<RopeAppend>(*stage.prepare) : nullptr;
   AttentionArgs args = attention_args(op);
-  const bool is_on_tensor_cores =
-      tensor_cores_ && batch_.rows() > kExactRows && attention_has_tensor_cores(args.kv.head_dim, args.kv.dtype);
+  const bool is_on_tensor_cores = batch_.rows() > kExactRows && is_attention_on_tensor_cores();
+  if (is_on_tensor_cores && stage.halves_for != nullptr)
+    tensor_cores_->take_from(kernels_, args, *stage.halves_for, static_cast<int32_t>(batch_.rows()));
   if (rope != nullptr && (batch_.is_one_row_each() || is_on_tensor_cores)) {
     args.cos = cos_.data();
     args.sin = sin_.data();

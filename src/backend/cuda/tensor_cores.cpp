@@ -111,6 +111,19 @@ void TensorCores::multiply(const KernelStream& stream, const Linear& op, const I
   multiply(stream, dtype_of(op), args, next_adds);
 }
 
+void TensorCores::take_from(const KernelStream& stream, AttentionArgs& attention, const Linear& op, int32_t n) {
+  const TensorLinearArgs args = args_of(op, n);
+  attention.half_y = rows_.of(args.parts[0].w.cols, tile_rows_of(n, args.n_groups, stream.n_multiprocessors));
+  attention.half_type = dtype_of(op);
+}
+
+void TensorCores::multiply_given(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds) {
+  TensorLinearArgs args = args_of(op, n);
+  args.x = rows_.of(args.parts[0].w.cols, tile_rows_of(n, args.n_groups, stream.n_multiprocessors));
+  args.y = y;
+  multiply(stream, dtype_of(op), args, next_adds);
+}
+
 void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n) {
   TensorLinearArgs args = args_of(op, n);
   args.x = rows_.of(in.cols, tile_rows_of(n));

@@ -37,6 +37,10 @@ class TensorCores {
   // what is left to be added to them.
   void multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y, bool next_adds);
 
+  // The same, with the rows that an attention has made: take_from() is called before it.
+  void take_from(const KernelStream& stream, AttentionArgs& attention, const Linear& op, int32_t n);
+  void multiply_given(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds);
+
   // Two products with the gated activation between them, whose rows stay in 16 bits: gate and up, then down.
   void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n);
   void multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds);

@@ -14,14 +14,8 @@ inline constexpr int kStageUnits = 8;  // units of K that go through shared memo
 int32_t tile_rows_of(int32_t n_rows);
 int32_t tile_rows_of(int32_t n_rows, int32_t n_groups, int n_multiprocessors);
 
-// Activations as f16 or bf16, for the matrix units: [tiles][units][tile's rows][8 elements], as many units as fill
-// stages; and the power of two that each row was divided by.
-struct HalfRows {
-  uint4* units = nullptr;
-  float* scale = nullptr;  // [rows]
-  int32_t n_units = 0;     // of a row
-  int32_t tile_rows = 0;
-};
+// Units of a row of HalfRows, and elements of a row that fills them.
+inline constexpr uint32_t kWholeHalfUnits = 8 * kStageUnits;
 inline int32_t half_units(int32_t cols) { return divide_up(cols, 8 * kStageUnits) * kStageUnits; }
 
 // The same for rows of silu(gate) * up that do not exist yet: their scale [rows] from the norm of what gate and up will

@@ -66,8 +66,10 @@ struct Own {
     }
     float factor[kOwn];
     cuda::weigh(reinterpret_cast<float(&)[kChunk / 8][4]>(s), scale, softmax, factor);
+    if (factor[0] != 1.0f || factor[1] != 1.0f) {
 #pragma unroll
-    for (int i = 0; i < kOutputs<kDim> / 2; ++i) o[i] *= factor[i % 4 / 2];
+      for (int i = 0; i < kOutputs<kDim> / 2; ++i) o[i] *= factor[i % 4 / 2];
+    }
 #pragma unroll
     for (int i = 0; i < kChunk / 4; ++i) weights[i / 4][i % 4] = round_to_halves<DType::kF16>(s[2 * i], s[2 * i + 1]);
   }
@@ -97,7 +99,7 @@ struct Own {
 
 template <int kDim>
 __global__ void __launch_bounds__(kAttentionThreads, kDim <= 64 ? 2 : 1)
-    attention_tensor_kernel(const AttentionArgs a) {
+    attention_tensor_kernel(const __grid_constant__ AttentionArgs a) {
   auto& shared = *reinterpret_cast<AttentionShared<kDim>*>(shared_memory());
   ChunkRing<kDim>::init(shared);
   wait_for_inputs();

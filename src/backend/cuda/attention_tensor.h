@@ -137,8 +137,8 @@ __device__ void load_queries(const AttentionArgs& a, const Tile& tile, const int
   }
 }
 
-// Brings chunks into shared memory, a ring of them, so that warpgroups need not be at the same one: a thread has units
-// of one position's key, and of the values of some; their pages are looked up a chunk ahead.
+// Brings chunks into shared memory, a ring of them, so that warpgroups need not be at the same one. Whole chunks in
+// pages of as many positions, the usual case, are copied as they lie, with few instructions: softmax wants them all.
 template <int kDim>
 class ChunkRing {
  public:
@@ -160,16 +160,19 @@ class ChunkRing {
         memory_(a.kv.memory + size_t(tile.kv_head) * 2 * a.kv.half_bytes),
         table_(a.batch.pages + a.batch.tables[tile.first_row]),
         first_(first_chunk * kChunk),
-        end_(end) {
-    look_up(0);
-  }
+        end_(end),
+        page_(__ldg(table_ + (first_ >> a.kv.page_shift))) {}
 
   // Asks for a chunk, one after another, as soon as all have released the one that lies there. One group of copies.
   __device__ void ask(uint32_t i) {
     if (first_ + i * kChunk < end_) {
       if (i >= kRing) wait_for(shared_.empty[i % kRing], (i / kRing - 1) & 1u);
-      copy(first_ + i * kChunk, shared_.chunks[i % kRing]);
-      look_up(i + 1);
+      const uint32_t first = first_ + i * kChunk, next = first + kChunk;
+      if (next <= end_ && (1 << a_.kv.page_shift) == kChunk)
+        copy_page(shared_.chunks[i % kRing]);
+      else
+        copy(first, shared_.chunks[i % kRing]);
+      if (next < end_) page_ = __ldg(table_ + (next >> a_.kv.page_shift));
     }
     commit_copies();
   }
@@ -190,46 +193,43 @@ class ChunkRing {
   }
 
  private:
-  static constexpr int kUnits = kDim / 8, kTimes = (kUnits * kChunk + kAttentionThreads - 1) / kAttentionThreads;
-  static constexpr bool kIsEven = kUnits * kChunk % kAttentionThreads == 0;
-  static_assert(kAttentionThreads % kChunk == 0);
+  static constexpr int kUnits = kDim / 8, kOfChunk = kUnits * kChunk;  // units of keys, and of values
+  static constexpr int kTimes = (kOfChunk + kAttentionThreads - 1) / kAttentionThreads;
 
-  __device__ static int key_of() { return static_cast<int>(threadIdx.x) % kChunk; }
-  __device__ static int value_of(int i) { return (static_cast<int>(threadIdx.x) + i * kAttentionThreads) / kUnits; }
+  // A unit of values.
+  __device__ static unsigned char* value(Chunk<kDim>& to, int i) {
+    return to.values[0] + i % kUnits * kValueUnitBytes + i / kUnits * kUnitBytes;
+  }
 
+  // The page page_. A thread has every so manyth unit of keys, and of values.
+  __device__ void copy_page(Chunk<kDim>& to) const {
+    const std::byte* const from = memory_ + size_t{page_} * a_.kv.page_bytes + threadIdx.x * kUnitBytes;
+#pragma unroll
+    for (int j = 0; j < kTimes; ++j) {
+      const int first = j * kAttentionThreads, i = static_cast<int>(threadIdx.x) + first;
+      if (first + kAttentionThreads > kOfChunk && i >= kOfChunk) continue;
+      copy_16(to.keys[0] + i * kUnitBytes, from + first * kUnitBytes);
+      copy_16(value(to, i), from + kOfChunk * kUnitBytes + first * kUnitBytes);
+    }
+  }
+
+  // From several pages, or with zeros behind the end.
   __device__ void copy(uint32_t first, Chunk<kDim>& to) const {
     const int page_size = 1 << a_.kv.page_shift, in_page = page_size - 1;
-    const int key = key_of();
-    const bool has_key = first + static_cast<uint32_t>(key) < end_;
-    const std::byte* keys = memory_ + size_t{key_page_} * a_.kv.page_bytes + (key & in_page) * kUnitBytes;
-#pragma unroll
-    for (int i = 0; i < kTimes; ++i) {
-      const int unit = static_cast<int>(threadIdx.x) / kChunk + i * (kAttentionThreads / kChunk);
-      if (!kIsEven && unit >= kUnits) continue;
-      if (has_key)
-        copy_16(to.keys[unit] + key * kUnitBytes, keys + unit * page_size * kUnitBytes);
-      else
-        *reinterpret_cast<uint4*>(to.keys[unit] + key * kUnitBytes) = make_uint4(0, 0, 0, 0);
+    const auto copy_unit = [&](unsigned char* to_unit, int p, size_t unit) {
+      const uint32_t position = first + static_cast<uint32_t>(p);
+      if (position >= end_) {
+        *reinterpret_cast<uint4*>(to_unit) = make_uint4(0, 0, 0, 0);
+        return;
+      }
+      const uint32_t page = __ldg(table_ + (position >> a_.kv.page_shift));
+      copy_16(to_unit, memory_ + size_t{page} * a_.kv.page_bytes + unit * kUnitBytes);
+    };
+    for (int i = static_cast<int>(threadIdx.x); i < kOfChunk; i += kAttentionThreads) {
+      const int key = i % kChunk, p = i / kUnits;
+      copy_unit(to.keys[0] + i * kUnitBytes, key, static_cast<size_t>(i / kChunk * page_size + (key & in_page)));
+      copy_unit(value(to, i), p, static_cast<size_t>(kUnits * page_size + (p & in_page) * kUnits + i % kUnits));
     }
-#pragma unroll
-    for (int i = 0; i < kTimes; ++i) {
-      const int p = value_of(i), unit = (static_cast<int>(threadIdx.x) + i * kAttentionThreads) % kUnits;
-      if (!kIsEven && p >= kChunk) continue;
-      if (first + static_cast<uint32_t>(p) < end_)
-        copy_16(to.values[unit] + p * kUnitBytes, memory_ + size_t{value_pages_[i]} * a_.kv.page_bytes +
-                                                      a_.kv.half_bytes + ((p & in_page) * kUnits + unit) * kUnitBytes);
-      else
-        *reinterpret_cast<uint4*>(to.values[unit] + p * kUnitBytes) = make_uint4(0, 0, 0, 0);
-    }
-  }
-  __device__ uint32_t page_of(uint32_t position) const {
-    return position < end_ ? __ldg(table_ + (position >> a_.kv.page_shift)) : 0;
-  }
-  __device__ void look_up(uint32_t i) {
-    const uint32_t first = first_ + i * kChunk;
-    key_page_ = page_of(first + static_cast<uint32_t>(key_of()));
-#pragma unroll
-    for (int j = 0; j < kTimes; ++j) value_pages_[j] = page_of(first + static_cast<uint32_t>(value_of(j)));
   }
 
   const AttentionArgs& a_;
@@ -237,7 +237,7 @@ class ChunkRing {
   const std::byte* const memory_;
   const uint32_t* const table_;
   const uint32_t first_, end_;  // positions
-  uint32_t key_page_ = 0, value_pages_[kTimes];
+  uint32_t page_;               // of the next chunk's first position
 };
 
 }  // namespace llorch::cuda

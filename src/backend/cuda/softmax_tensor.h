@@ -24,8 +24,9 @@ __device__ inline float quad_max(float x) {
   return x;
 }
 
-// Scores become weights below 1, in place; gives what the sums so far are multiplied with. scale: of scores, to powers
-// of two; above 0.
+// Scores become weights, in place; gives what the sums so far are multiplied with. scale: of scores, to powers of two;
+// above 0. The largest score so far counts as it was until it has grown by 2^8, so that sums are seldom multiplied:
+// weights are below 2^8.
 template <int kQueriesOfThread = 2, int kTiles>
 __device__ void weigh(float (&s)[kTiles][4], const float (&scale)[2], Softmax& softmax, float (&factor)[2]) {
 #pragma unroll
@@ -37,6 +38,7 @@ __device__ void weigh(float (&s)[kTiles][4], const float (&scale)[2], Softmax& s
       largest = fmaxf(largest, s[n][2 * half + 1]);
     }
     largest = quad_max(largest);
+    if (!((largest - softmax.m[half]) * scale[half] > 8.0f)) largest = softmax.m[half];
     const float base = largest == -INFINITY ? 0.0f : -largest * scale[half];  // it sees nothing yet
     factor[half] = quick_exp2(__fmaf_rn(softmax.m[half], scale[half], base));
     softmax.m[half] = largest;

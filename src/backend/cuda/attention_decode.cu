@@ -48,7 +48,7 @@ struct Work {
   uint32_t position;
   Range range;
   const uint32_t* table;
-  uint32_t first_chunk, end_chunk;
+  Range chunks;
   uint32_t n_blocks;  // that share it
   bool is_first_of_group;
 };
@@ -66,17 +66,12 @@ __device__ Work find_work(const AttentionArgs& a, int teams) {
   w.position = a.batch.positions[row];
   w.range = seen(a, w.position);
   w.table = a.batch.pages + a.batch.tables[row];
-  w.first_chunk = w.range.begin / kChunk;
-  w.end_chunk = (w.range.end + kChunk - 1) / kChunk;
+  w.chunks = chunks_of(w.range);
   const uint32_t rounds =
-      (w.end_chunk - w.first_chunk + static_cast<uint32_t>(teams) - 1) / static_cast<uint32_t>(teams);
+      (w.chunks.end - w.chunks.begin + static_cast<uint32_t>(teams) - 1) / static_cast<uint32_t>(teams);
   w.n_blocks = rounds < gridDim.z ? rounds : gridDim.z;
   w.is_first_of_group = first == 0;
   return w;
-}
-
-__device__ std::byte* head_in_page(const AttentionArgs& a, const Work& w, uint32_t page) {
-  return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(w.kv_head) * 2 * a.kv.half_bytes;
 }
 
 // The first position, inside its page, that has a byte in a unit of 16 of the page's keys and values.
@@ -96,7 +91,7 @@ __device__ void ask_for_chunk(const AttentionArgs& a, const Work& w, uint32_t ch
   for (int i = 0; i < kChunk >> a.kv.page_shift; ++i) {
     const uint32_t first = chunk * kChunk + static_cast<uint32_t>(i * page_size);
     if (first >= end || first + static_cast<uint32_t>(page_size) <= w.range.begin) continue;
-    const std::byte* from = head_in_page(a, w, w.table[first >> a.kv.page_shift]);
+    const std::byte* from = head_in_page(a.kv, w.kv_head, w.table[first >> a.kv.page_shift]);
     for (int byte = 16 * t; byte < page_bytes; byte += 16 * n_threads)
       if (first + static_cast<uint32_t>(first_position_of(a.kv, byte)) < end)
         copy_16(slot + i * page_bytes + byte, from + byte);
@@ -165,7 +160,7 @@ __device__ void append_own(const AttentionArgs& a, const Work& w, Shared<kQuerie
   const float *key = s.row(S::kOwn, a.kv.head_dim), *value = s.row(S::kOwn + 1, a.kv.head_dim);
   append(a, in_page, key, value, slot + size_t(page) * 2 * a.kv.half_bytes, t, kTeamThreads<kQueries>);
   if (w.is_first_of_group)
-    append(a, in_page, key, value, head_in_page(a, w, w.table[w.position >> a.kv.page_shift]), t,
+    append(a, in_page, key, value, head_in_page(a.kv, w.kv_head, w.table[w.position >> a.kv.page_shift]), t,
            kTeamThreads<kQueries>);
 }
 
@@ -173,34 +168,17 @@ __device__ void append_own(const AttentionArgs& a, const Work& w, Shared<kQuerie
 template <DType kKv, int kQueries>
 __device__ void score(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, Shared<kQueries>& s,
                       int t, float (*p)[kChunk]) {
-  constexpr int kN = kKeyUnit<kKv>, kStep = kTeamThreads<kQueries> / kChunk, kPerThread = kQueries / kStep;
+  constexpr int kStep = kTeamThreads<kQueries> / kChunk, kPerThread = kQueries / kStep;
   const int in_chunk = t % kChunk, first = t / kChunk;
   if (!w.range.has(chunk * kChunk + static_cast<uint32_t>(in_chunk)) || first >= w.n_queries) return;
-  const int page_size = 1 << a.kv.page_shift, in_page = in_chunk & (page_size - 1);
+  const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
   const std::byte* keys = slot + size_t(in_chunk >> a.kv.page_shift) * 2 * a.kv.half_bytes;
-  float d = 0.0f, sum[kPerThread];
+  const float* queries[kPerThread];
+  float sum[kPerThread];
 #pragma unroll
-  for (int i = 0; i < kPerThread; ++i) sum[i] = 0.0f;
-#pragma unroll 8
-  for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
-    float k[kN];
-    if constexpr (kKv == DType::kQ8_0)
-      if (unit % (kKvBlockSize / kN) == 0)
-        d = widen_f16(*reinterpret_cast<const uint16_t*>(keys + q8_key_scale_at(a.kv, in_page, unit * kN)));
-    load_key<kKv>(keys, unit * page_size + in_page, d, k);
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      const float* query = s.row(first + i * kStep < w.n_queries ? first + i * kStep : 0, a.kv.head_dim) + unit * kN;
-#pragma unroll
-      for (int j = 0; j < kN; j += 4) {
-        const float4 q = *reinterpret_cast<const float4*>(query + j);
-        sum[i] = __fmaf_rn(q.x, k[j], sum[i]);
-        sum[i] = __fmaf_rn(q.y, k[j + 1], sum[i]);
-        sum[i] = __fmaf_rn(q.z, k[j + 2], sum[i]);
-        sum[i] = __fmaf_rn(q.w, k[j + 3], sum[i]);
-      }
-    }
-  }
+  for (int i = 0; i < kPerThread; ++i)
+    queries[i] = s.row(first + i * kStep < w.n_queries ? first + i * kStep : 0, a.kv.head_dim);
+  multiply_key<kKv>(a.kv, keys, in_page, queries, sum);
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i)
     if (first + i * kStep < w.n_queries) p[first + i * kStep][in_chunk] = __fmul_rn(sum[i], a.scale);
@@ -278,14 +256,6 @@ __device__ void weigh_all(const AttentionArgs& a, const Work& w, uint32_t chunk,
   }
 }
 
-// Sums of one query's chunk in device memory: the output's elements, m, l.
-template <int kQueries>
-__device__ float* partial_of(const AttentionArgs& a, uint32_t chunk, int query) {
-  const size_t tile = size_t{blockIdx.x} * gridDim.y + blockIdx.y;
-  return a.partial + ((tile * static_cast<size_t>(a.max_chunks) + chunk) * kQueries + static_cast<size_t>(query)) *
-                         static_cast<size_t>(a.kv.head_dim + 2);
-}
-
 // By whole warps, 32 neighbouring elements each, if there are int16 blocks to make.
 __device__ inline void put(const AttentionArgs& a, const Work& w, int query, int d, float y) {
   const size_t at = (size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d;
@@ -349,17 +319,7 @@ __device__ void join_all(const AttentionArgs& a, const Work& w) {
   const int n = w.n_queries * a.kv.head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
-    float m = -INFINITY, l = 0.0f, o = 0.0f;
-#pragma unroll 8
-    for (uint32_t c = w.first_chunk; c < w.end_chunk; ++c) {
-      const float* part = partial_of<kQueries>(a, c, q);
-      const float o_chunk = __ldcg(part + d);
-      const ChunkSum sum = {__ldcg(part + a.kv.head_dim), __ldcg(part + a.kv.head_dim + 1)};
-      float old_factor, new_factor;
-      merge(sum, m, l, old_factor, new_factor);
-      o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
-    }
-    put(a, w, q, d, __fdiv_rn(o, l));
+    put(a, w, q, d, join_chunks<kQueries>(a, w.chunks, q, d));
   }
 }
 
@@ -376,23 +336,23 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
   const Work w = find_work<kQueries>(a, teams);
   if (blockIdx.z >= w.n_blocks) return;
   const uint32_t stride = static_cast<uint32_t>(teams) * w.n_blocks;
-  uint32_t first = w.first_chunk + blockIdx.z * static_cast<uint32_t>(teams);
+  uint32_t first = w.chunks.begin + blockIdx.z * static_cast<uint32_t>(teams);
   const uint32_t end = rotates ? w.position : w.range.end;  // of what lies in the pages
   const auto ask = [&](uint32_t chunk) {
-    if (chunk < w.end_chunk) ask_for_chunk(a, w, chunk, end, slot, t, kThreads);
+    if (chunk < w.chunks.end) ask_for_chunk(a, w, chunk, end, slot, t, kThreads);
     commit_copies();
   };
   ask(first + static_cast<uint32_t>(team));
   const Angle angle = angle_of(a, w.position, static_cast<int>(threadIdx.x) % (a.kv.head_dim / 2));
   if (rotates) wait_for_inputs();
   load_row<kQueries>(a, w, angle, s);
-  for (bool is_first = true; first < w.end_chunk; first += stride, is_first = false) {
+  for (bool is_first = true; first < w.chunks.end; first += stride, is_first = false) {
     const uint32_t chunk = first + static_cast<uint32_t>(team);
-    const bool has = chunk < w.end_chunk;
+    const bool has = chunk < w.chunks.end;
     wait_for_copies<0>();
     __syncthreads();
-    if (rotates && w.end_chunk <= first + static_cast<uint32_t>(teams)) {
-      if (chunk + 1 == w.end_chunk) append_own<kQueries>(a, w, s, slot, t);
+    if (rotates && w.chunks.end <= first + static_cast<uint32_t>(teams)) {
+      if (chunk + 1 == w.chunks.end) append_own<kQueries>(a, w, s, slot, t);
       __syncthreads();
     }
     if (has) score<kKv, kQueries>(a, w, chunk, slot, s, t, s.p[team]);
@@ -400,7 +360,7 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
     for (int i = warp_id(); i < teams * w.n_queries; i += n_warps()) {
       const int of = i / w.n_queries, q = i % w.n_queries;
       const uint32_t c = first + static_cast<uint32_t>(of);
-      if (c >= w.end_chunk) continue;
+      if (c >= w.chunks.end) continue;
       const ChunkSum sum = softmax(s.p[of][q], c * kChunk, w.range);
       if (lane_id() == 0) s.sums[of][q] = sum;
     }
@@ -413,9 +373,9 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
     if (w.n_blocks > 1) {
       if (has) leave_chunk<kQueries>(a, w, chunk, team, t, s);
     } else {
-      const uint32_t left = w.end_chunk - first;
+      const uint32_t left = w.chunks.end - first;
       join<kQueries>(a, w, left < static_cast<uint32_t>(teams) ? static_cast<int>(left) : teams, is_first,
-                     first + stride >= w.end_chunk, s);
+                     first + stride >= w.chunks.end, s);
     }
   }
   if (w.n_blocks > 1 && comes_last(a.arrivals[blockIdx.x * gridDim.y + blockIdx.y], w.n_blocks, s.is_last))

@@ -8,166 +8,18 @@
 //
 // Where a row has more chunks than a block takes at once, several blocks share it: each leaves the sums of its chunks,
 // and the block that comes last joins them.
-#include "backend/cuda/async_copy.h"
-#include "backend/cuda/attention.h"
+#include "backend/cuda/attention_decode.h"
 #include "backend/cuda/prepare.h"
-#include "backend/cuda/rope.h"
 
 namespace llorch::cuda {
 namespace {
 
-constexpr int kMaxTeams = 4;
 constexpr size_t kMaxChunkBytes = 160 << 10;  // of all teams: keys and values
-
-template <int kQueries>
-inline constexpr int kTeamThreads = kChunk*(kQueries < 4 ? kQueries : 4);
-
-// A block's shared memory: this, then rows of head_dim floats, then each team's chunk of keys and values.
-template <int kQueries>
-struct Shared {
-  float p[kMaxTeams][kQueries][kChunk];  // scores, then their exp
-  ChunkSum sums[kMaxTeams][kQueries];    // of this round's chunks
-  ChunkSum total_sums[2][kQueries];      // before this round, and after it
-  alignas(16) unsigned is_last;
-
-  // The rows: queries, the row's own key (rotated) and value, sums of the chunks so far, outputs of this round's
-  // chunks.
-  static constexpr int kOwn = kQueries, kTotal = kOwn + 2, kOutputs = kTotal + kQueries;
-  static constexpr int n_rows(int teams) { return kOutputs + teams * kQueries; }
-  __device__ float* row(int i, int head_dim) { return reinterpret_cast<float*>(this + 1) + i * head_dim; }
-};
-
-// Keys and values of one head in the pages of a chunk, as they lie in their pages, page behind page.
-__host__ __device__ inline size_t chunk_bytes(const KvView& kv) {
-  return 2 * kv.half_bytes * static_cast<size_t>(kChunk >> kv.page_shift);
-}
-
-// What a block works on.
-struct Work {
-  int row, kv_head, first_head, n_queries;
-  uint32_t position;
-  Range range;
-  const uint32_t* table;
-  Range chunks;
-  uint32_t n_blocks;  // that share it
-  bool is_first_of_group;
-};
-
-template <int kQueries>
-__device__ Work find_work(const AttentionArgs& a, int teams) {
-  const int group = a.kv.n_heads / a.kv.n_kv_heads, tiles = (group + kQueries - 1) / kQueries;
-  const int row = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y) / tiles;
-  const int first = static_cast<int>(blockIdx.y) % tiles * kQueries;
-  Work w;
-  w.row = row;
-  w.kv_head = kv_head;
-  w.first_head = kv_head * group + first;
-  w.n_queries = group - first < kQueries ? group - first : kQueries;
-  w.position = a.batch.positions[row];
-  w.range = seen(a, w.position);
-  w.table = a.batch.pages + a.batch.tables[row];
-  w.chunks = chunks_of(w.range);
-  const uint32_t rounds =
-      (w.chunks.end - w.chunks.begin + static_cast<uint32_t>(teams) - 1) / static_cast<uint32_t>(teams);
-  w.n_blocks = rounds < gridDim.z ? rounds : gridDim.z;
-  w.is_first_of_group = first == 0;
-  return w;
-}
-
-// The first position, inside its page, that has a byte in a unit of 16 of the page's keys and values.
-__device__ inline int first_position_of(const KvView& kv, int byte) {
-  const auto half = static_cast<int>(kv.half_bytes);
-  if (byte >= half) return (byte - half) / kv.value_bytes;
-  const int page_size = 1 << kv.page_shift;
-  if (kv.dtype != DType::kQ8_0) return byte / 16 % page_size;
-  const int codes = kv.head_dim * page_size;
-  return byte < codes ? byte / 8 % page_size : (byte - codes) / 2 % page_size;
-}
-
-// By a team: asks for a chunk's keys and values at positions below `end`. A unit may hold ends of values behind it.
-__device__ void ask_for_chunk(const AttentionArgs& a, const Work& w, uint32_t chunk, uint32_t end, std::byte* slot,
-                              int t, int n_threads) {
-  const int page_size = 1 << a.kv.page_shift, page_bytes = 2 * static_cast<int>(a.kv.half_bytes);
-  for (int i = 0; i < kChunk >> a.kv.page_shift; ++i) {
-    const uint32_t first = chunk * kChunk + static_cast<uint32_t>(i * page_size);
-    if (first >= end || first + static_cast<uint32_t>(page_size) <= w.range.begin) continue;
-    const std::byte* from = head_in_page(a.kv, w.kv_head, w.table[first >> a.kv.page_shift]);
-    for (int byte = 16 * t; byte < page_bytes; byte += 16 * n_threads)
-      if (first + static_cast<uint32_t>(first_position_of(a.kv, byte)) < end)
-        copy_16(slot + i * page_bytes + byte, from + byte);
-  }
-}
-
-// The angle of a thread's pair: asked for early.
-struct Angle {
-  float cos = 1.0f, sin = 0.0f;
-};
-__device__ inline Angle angle_of(const AttentionArgs& a, uint32_t position, int pair) {
-  if (a.cos == nullptr) return {};
-  const size_t at = size_t{position} * static_cast<size_t>(a.kv.head_dim / 2) + static_cast<size_t>(pair);
-  return {a.cos[at], a.sin[at]};
-}
-
-// The queries and, where RopeAppend is fused, the row's own key and value into shared memory. first: of the thread's
-// first pair.
-template <int kQueries>
-__device__ void load_row(const AttentionArgs& a, const Work& w, Angle first_angle, Shared<kQueries>& s) {
-  using S = Shared<kQueries>;
-  const int head_dim = a.kv.head_dim, half = head_dim / 2;
-  const float* row = qkv_row(a, static_cast<uint32_t>(w.row));
-  const float* key = row + (a.kv.n_heads + w.kv_head) * head_dim;
-  const bool rotates = a.cos != nullptr;
-  const int n_rotated = w.n_queries + (rotates ? 1 : 0);
-  for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
-    const int q = i / half, j = i % half;
-    const float* from = q < w.n_queries ? row + (w.first_head + q) * head_dim : key;
-    float* const to = s.row(q < w.n_queries ? q : S::kOwn, head_dim);
-    const Pair d = pair_of(a.pairs, half, j);
-    float first = from[d.first], second = from[d.second];
-    const Angle angle = i == static_cast<int>(threadIdx.x) ? first_angle : angle_of(a, w.position, j);
-    if (rotates) rotate(first, second, angle.cos, angle.sin);
-    to[d.first] = first;
-    to[d.second] = second;
-  }
-  if (!rotates) return;
-  const float* value = key + a.kv.n_kv_heads * head_dim;
-  // From the last threads on, which have no pair where there are enough.
-  for (int d = static_cast<int>(blockDim.x - 1 - threadIdx.x); d < head_dim; d += static_cast<int>(blockDim.x))
-    s.row(S::kOwn + 1, head_dim)[d] = value[d];
-}
-
-// Appends a key and a value [head_dim] to one head of a page, or of its copy. By n threads, whole warps.
-__device__ void append(const AttentionArgs& a, int in_page, const float* key, const float* value, std::byte* head,
-                       int t, int n) {
-  if (a.kv.dtype == DType::kQ8_0) {
-    for (int d = t / kWarp * kKvBlockSize; d < a.kv.head_dim; d += n / kWarp * kKvBlockSize)
-      append_q8(a.kv, head, in_page, d, key, value);
-    return;
-  }
-  for (int d = t; d < a.kv.head_dim; d += n) {
-    store_key(a.kv, head, in_page, d, key[d]);
-    store_value(a.kv, head + a.kv.half_bytes, in_page, d, value[d]);
-  }
-}
-
-// By the team that has the row's own position: its key and value into the copy of the chunk and, once for all heads of
-// a group, into the page itself.
-template <int kQueries>
-__device__ void append_own(const AttentionArgs& a, const Work& w, Shared<kQueries>& s, std::byte* slot, int t) {
-  using S = Shared<kQueries>;
-  const int in_page = static_cast<int>(w.position) & ((1 << a.kv.page_shift) - 1);
-  const int page = static_cast<int>(w.position % kChunk) >> a.kv.page_shift;  // of the chunk's
-  const float *key = s.row(S::kOwn, a.kv.head_dim), *value = s.row(S::kOwn + 1, a.kv.head_dim);
-  append(a, in_page, key, value, slot + size_t(page) * 2 * a.kv.half_bytes, t, kTeamThreads<kQueries>);
-  if (w.is_first_of_group)
-    append(a, in_page, key, value, head_in_page(a.kv, w.kv_head, w.table[w.position >> a.kv.page_shift]), t,
-           kTeamThreads<kQueries>);
-}
 
 // By a team of kTeamThreads: p[query][position of the chunk] = score, for the positions that the row sees.
 template <DType kKv, int kQueries>
-__device__ void score(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, Shared<kQueries>& s,
-                      int t, float (*p)[kChunk]) {
+__device__ void score(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, const std::byte* slot,
+                      DecodeShared<kQueries>& s, int t, float (*p)[kChunk]) {
   constexpr int kStep = kTeamThreads<kQueries> / kChunk, kPerThread = kQueries / kStep;
   const int in_chunk = t % kChunk, first = t / kChunk;
   if (!w.range.has(chunk * kChunk + static_cast<uint32_t>(in_chunk)) || first >= w.n_queries) return;
@@ -187,8 +39,8 @@ __device__ void score(const AttentionArgs& a, const Work& w, uint32_t chunk, con
 // One element d of kN queries, first, first + step, ...: the chunk's weighted values, positions ascending. o: the rows
 // of the chunk's output.
 template <DType kKv, int kN>
-__device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, int d, int first,
-                      int step, const float (*p)[kChunk], float* o) {
+__device__ void weigh(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, const std::byte* slot, int d,
+                      int first, int step, const float (*p)[kChunk], float* o) {
   const uint32_t base = chunk * kChunk;
   const int begin = w.range.begin > base ? static_cast<int>(w.range.begin - base) : 0;
   const int end = w.range.end < base + kChunk ? static_cast<int>(w.range.end - base) : kChunk;
@@ -237,7 +89,7 @@ __device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, con
 
 // By a team: all elements of a chunk's output.
 template <DType kKv, int kQueries>
-__device__ void weigh_all(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, int t,
+__device__ void weigh_all(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, const std::byte* slot, int t,
                           const float (*p)[kChunk], float* o) {
   constexpr int kThreads = kTeamThreads<kQueries>;
   const int head_dim = a.kv.head_dim, step = head_dim < kThreads ? kThreads / head_dim : 1;
@@ -257,7 +109,7 @@ __device__ void weigh_all(const AttentionArgs& a, const Work& w, uint32_t chunk,
 }
 
 // By whole warps, 32 neighbouring elements each, if there are int16 blocks to make.
-__device__ inline void put(const AttentionArgs& a, const Work& w, int query, int d, float y) {
+__device__ inline void put(const AttentionArgs& a, const DecodeWork& w, int query, int d, float y) {
   const size_t at = (size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d;
   a.y[at] = y;
   if (a.packed_y.q != nullptr) pack_block(y, a.packed_y, at / kQuantBlock);
@@ -265,9 +117,9 @@ __device__ inline void put(const AttentionArgs& a, const Work& w, int query, int
 
 // A round's chunks of a block that has the row for itself, joined to what came before.
 template <int kQueries>
-__device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool is_first, bool is_last,
-                     Shared<kQueries>& s) {
-  using S = Shared<kQueries>;
+__device__ void join(const AttentionArgs& a, const DecodeWork& w, int n_chunks, bool is_first, bool is_last,
+                     DecodeShared<kQueries>& s) {
+  using S = DecodeShared<kQueries>;
   const int n = w.n_queries * a.kv.head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
@@ -301,12 +153,12 @@ __device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool i
 
 // By a team: leaves its chunk's sums for the block that comes last.
 template <int kQueries>
-__device__ void leave_chunk(const AttentionArgs& a, const Work& w, uint32_t chunk, int team, int t,
-                            Shared<kQueries>& s) {
+__device__ void leave_chunk(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, int team, int t,
+                            DecodeShared<kQueries>& s) {
   for (int q = 0; q < w.n_queries; ++q) {
     float* part = partial_of<kQueries>(a, chunk, q);
     for (int d = t; d < a.kv.head_dim; d += kTeamThreads<kQueries>)
-      part[d] = s.row(Shared<kQueries>::kOutputs + team * kQueries + q, a.kv.head_dim)[d];
+      part[d] = s.row(DecodeShared<kQueries>::kOutputs + team * kQueries + q, a.kv.head_dim)[d];
     if (t == 0) {
       part[a.kv.head_dim] = s.sums[team][q].m;
       part[a.kv.head_dim + 1] = s.sums[team][q].l;
@@ -315,7 +167,7 @@ __device__ void leave_chunk(const AttentionArgs& a, const Work& w, uint32_t chun
 }
 
 template <int kQueries>
-__device__ void join_all(const AttentionArgs& a, const Work& w) {
+__device__ void join_all(const AttentionArgs& a, const DecodeWork& w) {
   const int n = w.n_queries * a.kv.head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
@@ -326,14 +178,14 @@ __device__ void join_all(const AttentionArgs& a, const Work& w) {
 template <DType kKv, int kQueries>
 __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_decode_kernel(const AttentionArgs a) {
   constexpr int kThreads = kTeamThreads<kQueries>;
-  auto& s = *reinterpret_cast<Shared<kQueries>*>(shared_memory());
+  auto& s = *reinterpret_cast<DecodeShared<kQueries>*>(shared_memory());
   const int team = static_cast<int>(threadIdx.x) / kThreads, t = static_cast<int>(threadIdx.x) % kThreads;
   const int teams = static_cast<int>(blockDim.x) / kThreads;
-  std::byte* const slot = reinterpret_cast<std::byte*>(s.row(Shared<kQueries>::n_rows(teams), a.kv.head_dim)) +
+  std::byte* const slot = reinterpret_cast<std::byte*>(s.row(DecodeShared<kQueries>::n_rows(teams), a.kv.head_dim)) +
                           size_t(team) * chunk_bytes(a.kv);
   const bool rotates = a.cos != nullptr;
   if (!rotates) wait_for_inputs();  // the row's own position was appended just before
-  const Work w = find_work<kQueries>(a, teams);
+  const DecodeWork w = find_work<kQueries>(a, teams);
   if (blockIdx.z >= w.n_blocks) return;
   const uint32_t stride = static_cast<uint32_t>(teams) * w.n_blocks;
   uint32_t first = w.chunks.begin + blockIdx.z * static_cast<uint32_t>(teams);
@@ -367,7 +219,7 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
     __syncthreads();
     if (has)
       weigh_all<kKv, kQueries>(a, w, chunk, slot, t, s.p[team],
-                               s.row(Shared<kQueries>::kOutputs + team * kQueries, a.kv.head_dim));
+                               s.row(DecodeShared<kQueries>::kOutputs + team * kQueries, a.kv.head_dim));
     __syncthreads();
     ask(chunk + stride);
     if (w.n_blocks > 1) {
@@ -389,8 +241,8 @@ void start(const KernelStream& stream, const AttentionArgs& a) {
   while (teams > 1 && static_cast<size_t>(teams) * chunk_bytes(a.kv) > kMaxChunkBytes) teams /= 2;
   const dim3 grid(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles),
                   static_cast<unsigned>(a.n_splits));
-  const size_t bytes = sizeof(Shared<kQueries>) +
-                       static_cast<size_t>(Shared<kQueries>::n_rows(teams) * a.kv.head_dim) * sizeof(float) +
+  const size_t bytes = sizeof(DecodeShared<kQueries>) +
+                       static_cast<size_t>(DecodeShared<kQueries>::n_rows(teams) * a.kv.head_dim) * sizeof(float) +
                        static_cast<size_t>(teams) * chunk_bytes(a.kv);
   launch(stream, {grid, dim3(static_cast<unsigned>(teams * kTeamThreads<kQueries>)), bytes},
          a.kv.dtype == DType::kQ8_0  ? attention_decode_kernel<DType::kQ8_0, kQueries>

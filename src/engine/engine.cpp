@@ -43,17 +43,6 @@ std::optional<std::string> invalid_sampling(const SamplingParams& p) {
   return std::nullopt;
 }
 
-FailEvent failure(ErrorCode code, std::string message) {
-  FailEvent event;
-  event.code = code;
-  event.message = std::move(message);
-  return event;
-}
-
-FailEvent shutting_down() {
-  return failure(ErrorCode::kShuttingDown, "The worker is shutting down and takes no new requests.");
-}
-
 FinishEvent finish_event(const Sequence& sequence, FinishReason reason) {
   const Clock::time_point now = Clock::now();
   const Clock::time_point first = sequence.first_token_at.value_or(now);

@@ -173,7 +173,9 @@ struct AttentionArgs {
   int32_t n_tiles = 0;         // of attention_of_decodes: rows
   int32_t heads_per_tile = 0;  // of a KV head's group
   int32_t n_splits = 1;        // blocks that share a tile's chunks; more than 1 needs:
-  float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][heads_per_tile][head_dim + 2]
+  // [tile][kv head's tile][chunk < max_chunks][queries][head_dim + 2], queries: kMaxQueries, of attention_of_decodes
+  // heads_per_tile
+  float* partial = nullptr;
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
   // attention_of_decodes does RopeAppend too, and attention_on_tensor_cores rotates queries, if these are given (as

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "backend/cuda/tiling.h"
 #include "backend/reference/reference_backend.h"
 #include "backends_under_test.h"
 #include "trace/bounds.h"
@@ -73,9 +74,9 @@ BoundConditions fast_conditions(const Plan& plan) {
   return bound_conditions(exact, fast);
 }
 
-std::vector<Batch> prompts(Random& random) {
+std::vector<Batch> prompts(Random& random, std::span<const uint32_t> all_rows) {
   std::vector<Batch> batches;
-  for (const uint32_t rows : rows_to_run()) {
+  for (const uint32_t rows : all_rows) {
     std::vector<int32_t> tokens(rows);
     for (int32_t& t : tokens) t = static_cast<int32_t>(random.below(kMaxRows));
     batches.push_back(test::prompt(tokens, 16));
@@ -85,7 +86,8 @@ std::vector<Batch> prompts(Random& random) {
 
 // Rows of a table go through the steps that `write` adds. is_chain: each is fed what the one before has made.
 template <typename Write>
-void check_steps(uint32_t width, Values values, bool is_chain, Write write) {
+void check_steps(uint32_t width, Values values, bool is_chain, Write write,
+                 std::span<const uint32_t> rows = rows_to_run()) {
   RandomWeights weights(width * 31 + static_cast<uint32_t>(values));
   PlanBuilder b(kMaxRows, 0, {}, {1024, 0, {}, {}});
   const SlotId x = b.slot("x", width);
@@ -97,7 +99,7 @@ void check_steps(uint32_t width, Values values, bool is_chain, Write write) {
     return is_chain ? 8 * own_bound(traced_step(plan, plan.steps.size() - 1), conditions)
                     : own_bound(traced_step(plan, step), conditions);
   };
-  const std::vector<Batch> batches = prompts(weights.random());
+  const std::vector<Batch> batches = prompts(weights.random(), rows);
   const auto reference = make_reference_backend();
   for (const bool all : {true, false}) {
     const StepSet shown(plan.steps.size(), all);
@@ -175,6 +177,64 @@ TEST(FastConformance, FeedForward) {
         });
         if (testing::Test::HasFatalFailure()) return;
       }
+}
+
+// Products whose K is cut in shares: their blocks run in another order each time on one of the emulated devices, so
+// that another one comes last. Tiles of all sizes, the last one not full.
+constexpr uint32_t kRowsOfShares[] = {9, 17, 40, 131, 269};
+
+void expect_shares(int32_t n_groups, int32_t n_stages) {
+  for (const uint32_t rows : kRowsOfShares)
+    EXPECT_GT(cuda::choose_tiling({static_cast<int32_t>(rows), n_groups, n_stages}, 132).n_shares, 1) << rows;
+}
+
+TEST(FastConformance, SharesOfLinear) {
+  LLORCH_SKIP_WITHOUT_FAST();
+  const uint32_t k = 1000, n = 261;
+  expect_shares(9 + 1, 16);
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    if (test::is_short_set() && dtype == DType::kBF16) continue;
+    check_steps(
+        k, Values::kWithNonFinite, false,
+        [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
+          const SlotId y = b.slot("y", kMaxRows);
+          const auto matrices = [&](const char* name) {
+            return std::vector<WeightId>{w.matrix(b, fmt::format("{}0", name), dtype, n, k),
+                                         w.matrix(b, fmt::format("{}1", name), dtype, kMaxRows - n, k)};
+          };
+          b.step("plain", Linear{x, y, matrices("a"), {}, false});
+          b.step("bias", Linear{x, y, matrices("b"), {w.vector(b, "b0b", n), w.vector(b, "b1b", kMaxRows - n)}, true});
+        },
+        kRowsOfShares);
+  }
+}
+
+// Gate and up, and down, each in shares; with no step shown and many rows the norm behind them adds those of down.
+TEST(FastConformance, SharesOfFeedForward) {
+  LLORCH_SKIP_WITHOUT_FAST();
+  const uint32_t width = 712, ffn = 456;
+  expect_shares(2 * 15, 12);
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    if (test::is_short_set() && dtype == DType::kBF16) continue;
+    check_steps(
+        width, Values::kPlain, true,
+        [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
+          const SlotId normed = b.slot("normed", width), gate_up = b.slot("gate_up", 2 * ffn);
+          const SlotId act = b.slot("act", ffn), y = b.slot("y", kMaxRows);
+          b.step("norm", RmsNorm{x, normed, w.vector(b, "norm", width), 1e-5f});
+          b.step("gate_up", Linear{normed,
+                                   gate_up,
+                                   {w.matrix(b, "gate", dtype, ffn, width), w.matrix(b, "up", dtype, ffn, width)},
+                                   {w.vector(b, "gate_bias", ffn), w.vector(b, "up_bias", ffn)},
+                                   false});
+          b.step("act", GatedAct{gate_up, act, Activation::kSilu});
+          b.step("down",
+                 Linear{act, x, {w.matrix(b, "down", dtype, width, ffn)}, {w.vector(b, "down_bias", width)}, true});
+          b.step("output_norm", RmsNorm{x, normed, w.vector(b, "output_norm", width), 1e-5f});
+          b.step("logits", Linear{normed, y, {w.matrix(b, "head", dtype, kMaxRows, width)}, {}, false});
+        },
+        kRowsOfShares);
+  }
 }
 
 // In a batch of so many rows a row's bits do not depend on the others, nor on its place among them.

@@ -116,6 +116,10 @@ template <typename T>
 T __ldg(const T* p) {
   return *p;
 }
+template <typename T>
+void __stcg(T* p, const T& value) {
+  *p = value;
+}
 inline unsigned atomicAdd(unsigned* at, unsigned by) {
   const unsigned before = *at;
   *at += by;

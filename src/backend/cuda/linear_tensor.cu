@@ -6,15 +6,14 @@
 // these lie in even steps; so its row i * 8 + r is output c * 8 + r of group i. Each warpgroup has two of the four c.
 //
 // Every output's sum runs through K in ascending steps of 16 in one accumulator; where there are too few tiles to fill
-// the device, through each share of K, and these are added in ascending order. How many shares there are depends on the
-// device and on the number of rows, not on what is in them.
+// the device, through each share of K, and these are added in ascending order (tensor_shares.h). How many shares there
+// are follows from shapes and the device (tiling.h), not from what is in the rows.
 #include "backend/cuda/launch.h"
 #include "backend/cuda/linear_tensor.h"
+#include "backend/cuda/tensor_shares.h"
 
 namespace llorch::cuda {
 namespace {
-
-constexpr int kMinStages = 2;  // of a share of K
 
 // The stages of a block, one after another.
 template <int kRows>
@@ -125,6 +124,7 @@ __device__ void multiply_tiles(const TensorLinearArgs& a, Ring<kRows>& ring) {
     }
     wait_for_products<0>();
     if (lane_id() == 0) arrive(ring.empty[(i - 1) % kStages]);
+    if (a.n_shares > 1 && !a.leaves_shares && !join_shares<kRows>(a, item, index, sums)) continue;
     if (a.gated.units != nullptr)
       store_gated<kType, kRows>(a, item, sums);
     else
@@ -138,82 +138,41 @@ __global__ void __launch_bounds__(kTensorThreads, 1) linear_tensor_kernel(const 
   if (threadIdx.x == 0) {
     for (int i = 0; i < Ring<kRows>::kStages; ++i) {
       init_barrier(ring.full[i], 1);
-      init_barrier(ring.empty[i], kConsumers * kWarpgroup / kWarp);
+      init_barrier(ring.empty[i], kTileWarps);
     }
     publish_barriers();
   }
   __syncthreads();
-  if (warp_id() >= kConsumers * kWarpgroup / kWarp) {
+  if (warp_id() >= kTileWarps) {
     give_registers<kProducerRegisters>();
-    if (warp_id() == kConsumers * kWarpgroup / kWarp) copy_stages<kRows>(a, ring);
+    if (warp_id() == kTileWarps) copy_stages<kRows>(a, ring);
   } else {
     take_registers<kConsumerRegisters>();
     multiply_tiles<kType, kRows>(a, ring);
   }
 }
 
-// y = the shares' sums, and what y has.
-__global__ void add_splits(const TensorLinearArgs a) {
-  wait_for_inputs();
-  const size_t n = size_t(a.n_rows) * a.y_width, i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= n) return;
-  const float before = a.accumulate ? a.y[i] : 0.0f;
-  float total = a.partial[i];
-#pragma unroll 8
-  for (int split = 1; split < a.n_splits; ++split) total = __fadd_rn(total, a.partial[size_t(split) * n + i]);
-  a.y[i] = a.accumulate ? __fadd_rn(before, total) : total;
-}
-
-// Shares of K: so many that all items are done at once, each of two stages or more.
-int choose_splits(const TensorLinearArgs& a, int tiles, int n_multiprocessors) {
-  if (a.gated.units != nullptr || tiles * 2 > n_multiprocessors) return 1;
-  const int stages = divide_up(a.parts[0].w.units_per_row, kStageUnits);
-  int splits = (n_multiprocessors < kMaxBlocks ? n_multiprocessors : kMaxBlocks) / tiles;
-  if (splits > stages / kMinStages) splits = stages / kMinStages;
-  if (splits < 2) return 1;
-  return divide_up(stages, divide_up(stages, splits));  // none is empty
-}
-
 template <DType kType, int kRows>
-int32_t start(const KernelStream& stream, TensorLinearArgs args) {
-  const int tiles = divide_up(args.n_rows, kRows) * divide_up(args.n_groups, kTileGroups);
-  args.n_splits = choose_splits(args, tiles, stream.n_multiprocessors);
-  const int items = tiles * args.n_splits;
+void start(const KernelStream& stream, const TensorLinearArgs& args) {
+  const int items = divide_up(args.n_rows, kRows) * divide_up(args.n_groups, kTileGroups) * args.n_shares;
   const int blocks = items < stream.n_multiprocessors ? items : stream.n_multiprocessors;
   launch(stream, {dim3(static_cast<unsigned>(blocks)), kTensorThreads, sizeof(Ring<kRows>)},
          linear_tensor_kernel<kType, kRows>, args);
-  if (args.n_splits == 1 || args.leaves_shares) return args.n_splits;
-  constexpr int kThreads = 128;
-  const int64_t n = int64_t{args.n_rows} * args.y_width;
-  launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kThreads))), kThreads}, add_splits, args);
-  return 1;
 }
 
 template <DType kType>
-int32_t choose_rows(const KernelStream& stream, const TensorLinearArgs& args) {
+void choose_rows(const KernelStream& stream, const TensorLinearArgs& args) {
   if (args.x.tile_rows == 32) return start<kType, 32>(stream, args);
   if (args.x.tile_rows == 64) return start<kType, 64>(stream, args);
   if (args.x.tile_rows == 96) return start<kType, 96>(stream, args);
-  return start<kType, kTileRows>(stream, args);
+  start<kType, kTileRows>(stream, args);
 }
 
 }  // namespace
 
-int32_t tile_rows_of(int32_t n_rows) { return n_rows <= 32 ? 32 : n_rows <= 64 ? 64 : kTileRows; }
-
-int32_t tile_rows_of(int32_t n_rows, int32_t n_groups, int n_multiprocessors) {
-  if (n_rows <= kTileRows) return tile_rows_of(n_rows);
-  const auto time = [&](int32_t rows) {
-    return rows * divide_up(divide_up(n_rows, rows) * divide_up(n_groups, kTileGroups), n_multiprocessors);
-  };
-  return time(96) < time(kTileRows) ? 96 : kTileRows;
-}
-
-size_t most_shares(int32_t cols) { return static_cast<size_t>(divide_up(cols, 8 * kStageUnits) / kMinStages); }
-
-int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args) {
+void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args) {
   if (dtype == DType::kBF16) return choose_rows<DType::kBF16>(stream, args);
-  return choose_rows<DType::kF16>(stream, args);
+  choose_rows<DType::kF16>(stream, args);
 }
 
 }  // namespace llorch::cuda

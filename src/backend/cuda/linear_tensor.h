@@ -10,6 +10,7 @@ namespace llorch::cuda {
 
 inline constexpr int kUnitBytes = 16;
 inline constexpr int kConsumers = 2;  // warpgroups
+static_assert(kTileWarps == kConsumers * kWarpgroup / kWarp);
 inline constexpr int kTensorThreads = (kConsumers + 1) * kWarpgroup;
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // of 65536 / kThreads = 170
 inline constexpr int kGroupStage = kStageUnits * kGroup * kUnitBytes;
@@ -25,7 +26,7 @@ struct Ring {
   static constexpr int kRowStage = kStageUnits * kRows * kUnitBytes;
   unsigned char weights[kStages][kWeightStage];
   unsigned char rows[kStages][kRowStage];
-  float corners[kConsumers * kWarpgroup / kWarp][kCornerRows * kCornerWidth];  // of each warp, for what it stores
+  float corners[kTileWarps][kCornerRows * kCornerWidth];  // of each warp, for what it stores
   Barrier full[kStages], empty[kStages];
 };
 
@@ -45,28 +46,27 @@ __device__ inline GroupPlace find_group(const TensorLinearArgs& a, int tile, int
   return {i, group - a.parts[i].first_group};
 }
 
-// What there is to do: items, each a share of the stages of one tile. Items of a tile that has several leave sums for
-// add_splits().
+// What there is to do: items, each a share of the stages of one tile; shares of a tile one behind another.
 struct Work {
-  int n_row_tiles, n_splits, n_items, n_stages, n_units;  // stages: of an item; units: that the weights have
+  int n_row_tiles, n_shares, n_items, n_stages, n_units;  // stages: of an item; units: that the weights have
 
   __device__ Work(const TensorLinearArgs& a, int rows)
       : n_row_tiles((a.n_rows + rows - 1) / rows),
-        n_splits(a.n_splits),
-        n_items(n_row_tiles * ((a.n_groups + kTileGroups - 1) / kTileGroups) * a.n_splits),
+        n_shares(a.n_shares),
+        n_items(n_row_tiles * ((a.n_groups + kTileGroups - 1) / kTileGroups) * a.n_shares),
         n_stages(0),
         n_units(a.parts[0].w.units_per_row) {
-    n_stages = ((n_units + kStageUnits - 1) / kStageUnits + n_splits - 1) / n_splits;
+    n_stages = ((n_units + kStageUnits - 1) / kStageUnits + n_shares - 1) / n_shares;
   }
 };
 struct Item {
-  int split, row_tile, group_tile, first_stage, n_stages;
+  int share, row_tile, group_tile, first_stage, n_stages;
 
   __device__ Item(const Work& work, int index)
-      : split(index % work.n_splits),
-        row_tile(index / work.n_splits % work.n_row_tiles),
-        group_tile(index / work.n_splits / work.n_row_tiles),
-        first_stage(split * work.n_stages),
+      : share(index % work.n_shares),
+        row_tile(index / work.n_shares % work.n_row_tiles),
+        group_tile(index / work.n_shares / work.n_row_tiles),
+        first_stage(share * work.n_stages),
         n_stages(0) {
     const int end = (work.n_units + kStageUnits - 1) / kStageUnits, left = end - first_stage;
     n_stages = left < work.n_stages ? left : work.n_stages;
@@ -97,7 +97,7 @@ struct LaneOutputs {
   bool is_whole, accumulates;
 };
 
-// y, or the sums of a share of K, of which the first has the bias.
+// y, or the sums of a share of K that are left, of which the first has the bias.
 template <int kRows>
 __device__ LaneOutputs find_outputs(const TensorLinearArgs& a, const Item& item, const Mine& mine) {
   const int lane = lane_id(), half = lane % 8 / 4;
@@ -105,15 +105,15 @@ __device__ LaneOutputs find_outputs(const TensorLinearArgs& a, const Item& item,
   const LinearPart& part = a.parts[place.part < 0 ? 0 : place.part];
   const int column = place.group * kGroup + mine.warpgroup * kCores * 8 + lane % 4 * 4;
   const int left = place.part < 0 ? 0 : part.w.rows - column;
-  float* y = a.n_splits == 1 ? a.y : a.partial + size_t(item.split) * a.n_rows * a.y_width;
-  const float* bias = item.split == 0 ? part.bias : nullptr;
+  float* y = a.leaves_shares ? a.partial + size_t(item.share) * a.n_rows * a.y_width : a.y;
+  const float* bias = a.leaves_shares && item.share > 0 ? nullptr : part.bias;
   const auto bias_of = [&](int i) { return bias != nullptr && i < left ? bias[column + i] : 0.0f; };
   return {y + size_t(item.row_tile * kRows + lane / 8) * a.y_width + part.column + column,
           make_float4(bias_of(0), bias_of(1), bias_of(2), bias_of(3)),
           left < 0   ? 0
           : left < 4 ? left
                      : 4,
-          left >= 4 && (a.y_width | part.column) % 4 == 0, a.accumulate && a.n_splits == 1};
+          left >= 4 && (a.y_width | part.column) % 4 == 0, a.accumulate && !a.leaves_shares};
 }
 
 // The way of the last columns, and of those that are not aligned: not inlined, because this code is unrolled.
@@ -132,6 +132,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
   const int first_row = item.row_tile * kRows + lane_id() / 8;
   float* const write = corner + mine.row * kCornerWidth + mine.r;
   const float* const read = corner + lane_id() / 8 * kCornerWidth + lane_id() % 8 * 4;
+  float* y = to.y;
 #pragma unroll
   for (int chunk = 0; chunk < kRows / kCornerRows; ++chunk) {
     float4 before[kCornerRows / 4];
@@ -141,7 +142,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
       const int row = chunk * kCornerRows + i * 4;
       scale[i] = __ldg(a.x.scale + first_row + row);
       if (to.accumulates && to.is_whole && first_row + row < a.n_rows)
-        before[i] = *reinterpret_cast<const float4*>(to.y + size_t(row) * a.y_width);
+        before[i] = *reinterpret_cast<const float4*>(y + size_t(i * 4) * a.y_width);
     }
 #pragma unroll
     for (int core = 0; core < kCores; ++core)
@@ -150,7 +151,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
         write[(i / 4 * 8 + i % 2) * kCornerWidth + i % 4 / 2 * 16 + core * 8] = sums[core][chunk * kCornerRows / 2 + i];
     __syncwarp();
 #pragma unroll
-    for (int i = 0; i < kCornerRows / 4; ++i) {
+    for (int i = 0; i < kCornerRows / 4; ++i, y += size_t(4) * a.y_width) {
       const int row = chunk * kCornerRows + i * 4;
       float4 sum = *reinterpret_cast<const float4*>(read + i * 4 * kCornerWidth);
       if (first_row + row >= a.n_rows) continue;
@@ -158,7 +159,6 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
       sum.y = __fmaf_rn(sum.y, scale[i], to.bias.y);
       sum.z = __fmaf_rn(sum.z, scale[i], to.bias.z);
       sum.w = __fmaf_rn(sum.w, scale[i], to.bias.w);
-      float* y = to.y + size_t(row) * a.y_width;
       if (!to.is_whole) {
         store_few(y, sum, to.n, to.accumulates);
         continue;
@@ -169,13 +169,14 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
         sum.z = __fadd_rn(before[i].z, sum.z);
         sum.w = __fadd_rn(before[i].w, sum.w);
       }
-      *reinterpret_cast<float4*>(y) = sum;
+      __stcg(reinterpret_cast<float4*>(y), sum);  // an assignment becomes four stores of 4 bytes
     }
     __syncwarp();
   }
 }
 
-// silu(gate) * up into the rows that the next product reads, and zeros to the end of its last stage.
+// silu(gate) * up into the rows that the next product reads, and zeros to the end of its last stage. These rows may lie
+// in tiles of another size.
 template <DType kType, int kRows>
 __device__ void store_gated(const TensorLinearArgs& a, const Item& item, const Sums<kRows>& sums) {
   const int first_row = item.row_tile * kRows;
@@ -194,12 +195,17 @@ __device__ void store_gated(const TensorLinearArgs& a, const Item& item, const S
   }
   // Lanes r and r ^ 1 swap, so that each has two neighbouring elements of one row.
   const bool odd = mine.r % 2 != 0;
-  const size_t unit = size_t(group) * 4 + mine.warpgroup * kCores;
-  unsigned* to = reinterpret_cast<unsigned*>(a.gated.units + size_t(first_row) * a.gated.n_units + unit * kRows +
-                                             mine.row + (odd ? 1 : 0)) +
+  const int unit = group * 4 + mine.warpgroup * kCores, tile_rows = a.gated.tile_rows;
+  int in_tile = first_row % tile_rows;
+  unsigned* to = reinterpret_cast<unsigned*>(a.gated.units + size_t(first_row - in_tile) * a.gated.n_units +
+                                             unit * tile_rows + in_tile + mine.row + (odd ? 1 : 0)) +
                  mine.r / 2;
 #pragma unroll
   for (int i = 0; i < kRows / 8; ++i) {
+    if (i > 0 && i % (kRowSteps / 8) == 0 && (in_tile += kRowSteps) == tile_rows) {
+      in_tile = 0;
+      to += size_t(a.gated.n_units - 1) * tile_rows * 4;
+    }
     const float2 scale = __ldg(reinterpret_cast<const float2*>(a.x.scale + first_row + mine.row) + i * 4);
     const float2 gated = __ldg(reinterpret_cast<const float2*>(a.gated.scale + first_row + mine.row) + i * 4);
     const float inverse[2] = {inverse_of_power(gated.x), inverse_of_power(gated.y)};
@@ -214,7 +220,7 @@ __device__ void store_gated(const TensorLinearArgs& a, const Item& item, const S
         act[j] = has[core] ? __fmul_rn(__fmul_rn(quick_silu(gate), up), inverse[j]) : 0.0f;
       }
       const float other = __shfl_xor_sync(kAllLanes, odd ? act[0] : act[1], 4);
-      to[(core * kRows + i * 8) * 4] =
+      to[(core * tile_rows + i * 8) * 4] =
           odd ? round_to_halves<kType>(other, act[1]) : round_to_halves<kType>(act[0], other);
     }
   }

@@ -101,8 +101,9 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
     if (is_between(i) && !shown[i + 1] && gates(steps[i].op, steps[i + 1].op)) stage.then = &steps[++i].op;
     stage.packs = reads_packed(i + 1, output_slot(steps[i].op));
     stages.push_back(stage);
-    if (stages.size() > 1) join_on_tensor_cores(stages[stages.size() - 2], stages.back());
   }
+  for (size_t i = stages.size(); i-- > 1;)
+    join_on_tensor_cores(stages[i - 1], stages[i]);  // each knows what its next one does
   return stages;
 }
 
@@ -115,7 +116,7 @@ void CudaProgram::join_on_tensor_cores(Stage& first, Stage& second) const {
     const SlotId slot = output_slot(made);
     if (second.prepare != nullptr || next->x != slot || next->y == slot || reads_later(plan_, second.step + 1, slot))
       return;
-    first.halves_for = next;
+    first.halves_for = {next, second.feeds_norm};
     second.halves_from = &made;
   };
   const Op& op = plan_.steps[first.step].op;

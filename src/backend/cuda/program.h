@@ -50,9 +50,9 @@ class CudaProgram final : public Program {
     bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
     // Of two neighbours for the tensor cores:
-    const Linear* halves_for =
-        nullptr;                      // Attention, or a Linear with a GatedAct: the next stage's, which alone reads it
-    const Op* halves_from = nullptr;  // that next one's: Attention or GatedAct
+    TensorCores::Product halves_for;  // op not null: of the next stage, which alone reads what Attention or a Linear
+                                      // with a GatedAct makes here
+    const Op* halves_from = nullptr;  // of that next one: the Attention or the GatedAct
     bool feeds_norm = false;          // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
   };
 

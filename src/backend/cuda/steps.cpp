@@ -14,10 +14,6 @@ constexpr uint32_t kFusedRows = 2;
 // Blocks that attention is split into, for each multiprocessor, and for each tile.
 constexpr uint32_t kBlocksPerMultiprocessorOfAttention = 2, kMaxSplits = 32;
 
-// Shares of up to so many rows are added by a kernel of its own, which has more threads than the norm (32 rows: 14,700
-// tok/s, with the norm 14,100; 256 rows: 40,400 and 42,300).
-constexpr uint32_t kAddedAtOnce = 128;
-
 }  // namespace
 
 void CudaProgram::enqueue(const Stage& stage, const Embed& op) {
@@ -69,14 +65,14 @@ bool CudaProgram::is_on_tensor_cores(const Stage& stage, const Linear& op) const
 void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) {
   packed_slot_.reset();
   const auto rows = static_cast<int32_t>(rows_of(stage));
-  const bool next_adds = stage.feeds_norm && rows_of(stage) > kAddedAtOnce;
+  const TensorCores::Product product = {&op, stage.feeds_norm};
   if (stage.halves_from != nullptr && std::holds_alternative<GatedAct>(*stage.halves_from))
-    return tensor_cores_->multiply_gated(kernels_, op, rows, slots_.data(op.y), next_adds);
-  if (stage.halves_from != nullptr)
-    return tensor_cores_->multiply_given(kernels_, op, rows, slots_.data(op.y), next_adds);
+    return tensor_cores_->multiply_gated(kernels_, product, rows, slots_.data(op.y));
+  if (stage.halves_from != nullptr) return tensor_cores_->multiply_given(kernels_, product, rows, slots_.data(op.y));
   const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
-  if (stage.halves_for != nullptr) return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows);
-  tensor_cores_->multiply(kernels_, op, in, rows, slots_.data(op.y), next_adds);
+  if (stage.halves_for.op != nullptr)
+    return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows, stage.halves_for);
+  tensor_cores_->multiply(kernels_, product, in, rows, slots_.data(op.y));
   if (stage.then != nullptr) enqueue(stage, std::get<GatedAct>(*stage.then));
 }
 
@@ -178,8 +174,8 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   const RopeAppend* rope = stage.prepare != nullptr ? &std::get<RopeAppend>(*stage.prepare) : nullptr;
   AttentionArgs args = attention_args(op);
   const bool is_on_tensor_cores = batch_.rows() > kExactRows && is_attention_on_tensor_cores();
-  if (is_on_tensor_cores && stage.halves_for != nullptr)
-    tensor_cores_->take_from(kernels_, args, *stage.halves_for, static_cast<int32_t>(batch_.rows()));
+  if (is_on_tensor_cores && stage.halves_for.op != nullptr)
+    tensor_cores_->take_from(kernels_, args, stage.halves_for, static_cast<int32_t>(batch_.rows()));
   if (rope != nullptr && (batch_.is_one_row_each() || is_on_tensor_cores)) {
     args.cos = cos_.data();
     args.sin = sin_.data();

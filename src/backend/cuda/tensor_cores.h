@@ -19,7 +19,7 @@ struct TensorCoreSizes {
   size_t tile_rows = 0;               // rows of the buffers
   size_t units = 0, gated_units = 0;  // of 16 bytes
   size_t zeros = 0;                   // units
-  size_t partial = 0;                 // floats
+  size_t partial = 0, arrivals = 0;   // of shares of K: floats, counters
 };
 
 // Whether a product's matrices are of a type and width that the kernels take.
@@ -33,17 +33,22 @@ class TensorCores {
   // Before the first product of a batch: nothing is left of one that failed.
   void begin() { left_ = {}; }
 
-  // y = the product of the rows, as Linear says. next_adds: the next call is of the rows of y, normalized, and may add
-  // what is left to be added to them.
-  void multiply(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n, float* y, bool next_adds);
+  // feeds_norm: the next call is of the rows of its y, normalized, and may add what is left to be added to them.
+  struct Product {
+    const Linear* op = nullptr;
+    bool feeds_norm = false;
+  };
+  // y = the product of the rows, as Linear says.
+  void multiply(const KernelStream& stream, const Product& product, const InputRows& in, int32_t n, float* y);
 
   // The same, with the rows that an attention has made: take_from() is called before it.
-  void take_from(const KernelStream& stream, AttentionArgs& attention, const Linear& op, int32_t n);
-  void multiply_given(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds);
+  void take_from(const KernelStream& stream, AttentionArgs& attention, const Product& product, int32_t n);
+  void multiply_given(const KernelStream& stream, const Product& product, int32_t n, float* y);
 
   // Two products with the gated activation between them, whose rows stay in 16 bits: gate and up, then down.
-  void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n);
-  void multiply_gated(const KernelStream& stream, const Linear& op, int32_t n, float* y, bool next_adds);
+  void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n,
+                            const Product& down);
+  void multiply_gated(const KernelStream& stream, const Product& down, int32_t n, float* y);
 
   size_t bytes() const { return sizes_.bytes(); }
 
@@ -53,8 +58,9 @@ class TensorCores {
     DeviceArray<float> scale;
     HalfRows of(int32_t cols, int32_t tile_rows);
   };
-  TensorLinearArgs args_of(const Linear& op, int32_t n);
-  void multiply(const KernelStream& stream, DType dtype, TensorLinearArgs& args, bool next_adds);
+  TensorLinearArgs args_of(const Product& product, int32_t n, const Tiling& tiling);
+  void multiply(const KernelStream& stream, const Linear& op, const TensorLinearArgs& args);
+  Tiling tiling_of(const KernelStream& stream, const Product& product, int32_t n) const;
   DType dtype_of(const Linear& op) const { return weights_.matrix(op.weights[0]).dtype; }
 
   const Plan& plan_;
@@ -63,8 +69,9 @@ class TensorCores {
   Buffer rows_, gated_;
   DeviceArray<uint4> zeros_;
   DeviceArray<float> partial_;
-  Shares left_;                   // by the last product
-  std::vector<float> row_norms_;  // [weights]: the largest of a gate's or up's matrix; 0 of others
+  DeviceArray<unsigned> arrivals_;  // all 0 between two kernels; one that fails takes the device with it
+  Shares left_;                     // by the last product
+  std::vector<float> row_norms_;    // [weights]: the largest of a gate's or up's matrix; 0 of others
 };
 
 }  // namespace llorch::cuda

@@ -2,17 +2,9 @@
 #pragma once
 
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/tiling.h"
 
 namespace llorch::cuda {
-
-inline constexpr int kTileGroups = 8;  // groups of 32 outputs that a block makes at once
-inline constexpr int kTileRows = 128;  // rows of activations, the same, at most
-inline constexpr int kStageUnits = 8;  // units of K that go through shared memory at a time
-
-// Rows of a tile of a batch of so many: 32, 64 or 128; or 96 where the tiles of these matrices then are done earlier
-// (2,560 outputs of 2,048 rows: two rounds of 132 blocks, of 96 rows instead of 128).
-int32_t tile_rows_of(int32_t n_rows);
-int32_t tile_rows_of(int32_t n_rows, int32_t n_groups, int n_multiprocessors);
 
 // Units of a row of HalfRows, and elements of a row that fills them.
 inline constexpr uint32_t kWholeHalfUnits = 8 * kStageUnits;
@@ -45,17 +37,14 @@ struct TensorLinearArgs {
   int32_t y_width = 0;
   bool accumulate = false;
   const uint4* zeros = nullptr;  // a group's stage of them
-  float* partial = nullptr;      // sums of shares of K
-  int32_t n_splits = 1;          // shares; chosen by linear_on_tensor_cores()
+  int32_t n_shares = 1;          // of K; more than one need:
+  float* partial = nullptr;  // their sums: in tiles (tensor_shares.h) or, where they are left, [shares][rows][y_width]
+  unsigned* arrivals = nullptr;  // [tiles][kTileWarps], 0 before and after
   bool leaves_shares = false;    // of an accumulating product: somebody else adds them to y
   HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
 };
-// Blocks of a product whose K is cut, at most; shares of K, at most; and what their sums take.
-inline constexpr int kMaxBlocks = 144;
-size_t most_shares(int32_t cols);
-inline constexpr size_t kMaxPartialFloats = size_t{kMaxBlocks} * kTileGroups * kGroup * kTileRows;
-// Says in how many shares the sums are left, if args ask for that: 1 if y is whole.
-int32_t linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
+// In tiles of x.tile_rows.
+void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
 
 // Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.
 inline constexpr int kTensorQueries = 128;

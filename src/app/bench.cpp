@@ -33,6 +33,16 @@ nlohmann::json to_json(const Measured& m) {
           {"share_of_f32_peak", m.share_of_f32_peak}};
 }
 
+// What outputs_match_reference() has said.
+std::string text_of_outputs(bool match, bool fast) {
+  if (!match) return "outputs: DIFFER from the reference\n";
+  const std::string more =
+      fast ? fmt::format(", and inside the bound of fast after {} more rows", kMoreCheckedRows) : std::string();
+  return fmt::format(
+      "outputs: logits are the reference's bits after a prompt of {} rows and a decode{} (same widths, one layer)\n",
+      kCheckedRows, more);
+}
+
 void print_table(const nlohmann::json& r) {
   const auto number = [](const nlohmann::json& value) { return value.get<double>(); };
   std::cout << fmt::format("{}, {}, {} on {}, numerics {}\n", r["model"].get<std::string>(),
@@ -69,9 +79,7 @@ void print_table(const nlohmann::json& r) {
       100 * number(logits["check_share_of_decode"]), number(logits["hash_us"]),
       100 * number(logits["hash_share_of_decode"]));
   if (r.contains("matches_reference"))
-    std::cout << (r["matches_reference"].get<bool>()
-                      ? "outputs: the reference's bits, or inside the bounds of fast (same widths, one layer)\n"
-                      : "outputs: DIFFER from the reference\n");
+    std::cout << text_of_outputs(r["matches_reference"].get<bool>(), r["numerics"] == to_string(Numerics::kFast));
 }
 
 uint32_t positions_of(const BenchFlags& flags) {

@@ -47,8 +47,9 @@ double decode_bytes(const Plan& plan, const KvShape& kv, uint32_t context, uint3
 // Runs prefill and decode on a program that holds the KV pages for both.
 BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& source, const BenchOptions& options);
 
-// The same widths with one layer, five tokens and one decoded one: are the logits the reference's, bit for bit?
-// In fast, where such small batches are exact, too, 24 more rows must be inside the bound of a run.
+// The same widths with one layer, a prompt of kCheckedRows and one decoded token: are the logits the reference's, bit
+// for bit? In fast, where such small batches are exact, too, kMoreCheckedRows more must be inside the bound of a run.
+inline constexpr uint32_t kCheckedRows = 5, kMoreCheckedRows = 24;
 bool outputs_match_reference(Backend& backend, const BenchOptions& options, const Plan& one_layer_plan,
                              const std::function<WeightSource()>& weights);
 

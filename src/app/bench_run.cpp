@@ -250,7 +250,6 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
 
 bool outputs_match_reference(Backend& backend, const BenchOptions& options, const Plan& plan,
                              const std::function<WeightSource()>& weights) {
-  constexpr uint32_t kExact = 6, kMore = 24;
   const std::unique_ptr<Backend> reference = make_reference_backend();
   std::vector<std::vector<float>> exact(2), many(2);
   for (const size_t i : {0, 1}) {
@@ -265,13 +264,14 @@ bool outputs_match_reference(Backend& backend, const BenchOptions& options, cons
       const std::span<const float> out = program->run(rows_of(plan, compile.kv.page_size, position, n));
       all.insert(all.end(), out.begin(), out.end());
     };
-    run(0, kExact - 1, exact[i]);
-    run(kExact - 1, 1, exact[i]);
-    if (options.numerics == Numerics::kFast) run(kExact, kMore, many[i]);
+    run(0, kCheckedRows, exact[i]);
+    run(kCheckedRows, 1, exact[i]);
+    if (options.numerics == Numerics::kFast) run(kCheckedRows + 1, kMoreCheckedRows, many[i]);
   }
   const bool finite = std::all_of(exact[1].begin(), exact[1].end(), [](float x) { return std::isfinite(x); });
   if (!finite || std::memcmp(exact[0].data(), exact[1].data(), exact[1].size() * sizeof(float)) != 0) return false;
-  return options.numerics == Numerics::kExact || nmse(many[0], many[1]) <= bound_of_logits(plan, kExact + kMore);
+  return options.numerics == Numerics::kExact ||
+         nmse(many[0], many[1]) <= bound_of_logits(plan, kCheckedRows + 1 + kMoreCheckedRows);
 }
 
 }  // namespace llorch

@@ -43,30 +43,11 @@ std::optional<std::string> invalid_sampling(const SamplingParams& p) {
   return std::nullopt;
 }
 
-FailEvent failure(ErrorCode code, std::string message) {
-  FailEvent event;
-  event.code = code;
-  event.message = std::move(message);
-  return event;
-}
-
-FailEvent shutting_down() {
-  return failure(ErrorCode::kShuttingDown, "The worker is shutting down and takes no new requests.");
-}
-
 FinishEvent finish_event(const Sequence& sequence, FinishReason reason) {
   const Clock::time_point now = Clock::now();
   const Clock::time_point first = sequence.first_token_at.value_or(now);
   return {reason, sequence.n_generated(), ms_between(sequence.started_at, first), ms_between(first, now),
           sequence.logits_hash.value()};
-}
-
-// The engine outlives a sink that breaks its promise; what such a sink misses is its own loss.
-void emit(const Sequence& sequence, const Event& event) noexcept {
-  try {
-    sequence.sink(event);
-  } catch (...) {
-  }
 }
 
 }  // namespace
@@ -120,7 +101,7 @@ RequestId Engine::submit(Request request, EventSink sink) {
       return id;
     }
   }
-  emit(*sequence, shutting_down());
+  Outbox::emit(*sequence, shutting_down());
   return id;
 }
 
@@ -226,8 +207,8 @@ bool Engine::take_inbox() {
       continue;
     }
     --n_alive_;
-    send_last(std::move(submitted.sequence),
-              broken_ ? *broken_ : failure(submitted.refusal->code, submitted.refusal->message));
+    outbox_.send_last(std::move(submitted.sequence),
+                      broken_ ? *broken_ : failure(submitted.refusal->code, submitted.refusal->message));
   }
   for (const RequestId id : inbox.cancelled)
     if (const Sequence* sequence = scheduler_.find(id)) cancel_now(*sequence);
@@ -257,7 +238,7 @@ void Engine::start_step() {
       flight.samplings.push_back({sequence.request.sampling, sequence.tokens, sequence.n_generated()});
     if (std::exchange(sequence.started, true)) continue;
     sequence.started_at = Clock::now();
-    send(sequence, StartEvent{});
+    outbox_.send(sequence, StartEvent{});
   }
   published_.step_began = flight.began = Clock::now();
   try {
@@ -330,7 +311,7 @@ void Engine::take(Sequence& sequence, const SampledRow& row) {
   const std::vector<int32_t>& eos = sequence.request.eos;
   if (std::find(eos.begin(), eos.end(), id) != eos.end()) return finish(sequence, FinishReason::kEos);
   sequence.tokens.push_back(id);
-  send(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hashes.back()});
+  outbox_.send(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hashes.back()});
   if (sequence.n_generated() == sequence.request.max_tokens) finish(sequence, FinishReason::kMaxTokens);
 }
 
@@ -356,7 +337,7 @@ void Engine::break_down(FailEvent failed) {
     FailEvent event = *broken_;
     event.logits_hash = sequence->logits_hash.value();
     --n_alive_;
-    send_last(std::move(sequence), std::move(event));
+    outbox_.send_last(std::move(sequence), std::move(event));
   }
 }
 
@@ -377,24 +358,13 @@ void Engine::end_failed(const Sequence& sequence, FailEvent event) {
 // Pages are free again before the sink hears of the end.
 void Engine::end(const Sequence& sequence, const Event& event) {
   --n_alive_;
-  send_last(scheduler_.remove(&sequence), event);
+  outbox_.send_last(scheduler_.remove(&sequence), event);
 }
 
-void Engine::send(Sequence& sequence, Event event) { outbox_.push_back({&sequence, nullptr, std::move(event)}); }
-
-void Engine::send_last(std::unique_ptr<Sequence> sequence, Event event) {
-  outbox_.push_back({sequence.get(), std::move(sequence), std::move(event)});
-}
-
-// Sinks take their time, 5 us an event through the server: a device computes the next step meanwhile.
 void Engine::deliver() {
   if (outbox_.empty()) return;
   publish();
-  for (const Outgoing& out : outbox_) {
-    if (out.ended) record(*out.ended, out.event);
-    emit(*out.sequence, out.event);
-  }
-  outbox_.clear();
+  outbox_.deliver([this](const Sequence& sequence, const Event& event) { record(sequence, event); });
 }
 
 void Engine::record(const Sequence& sequence, const Event& event) const noexcept {

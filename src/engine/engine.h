@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "engine/outbox.h"
 #include "engine/record.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -108,13 +109,6 @@ class Engine {
     Clock::time_point began;
   };
 
-  // An event on its way to a sequence's sink.
-  struct Outgoing {
-    Sequence* sequence = nullptr;
-    std::unique_ptr<Sequence> ended;  // the same, if this is its last event
-    Event event;
-  };
-
   void loop();
   bool take_inbox();
   void end_expired();
@@ -128,8 +122,6 @@ class Engine {
   void finish(const Sequence& sequence, FinishReason reason);
   void end_failed(const Sequence& sequence, FailEvent event);
   void end(const Sequence& sequence, const Event& event);
-  void send(Sequence& sequence, Event event);
-  void send_last(std::unique_ptr<Sequence> sequence, Event event);
   void deliver();
   void record(const Sequence& sequence, const Event& event) const noexcept;
   void publish();
@@ -145,7 +137,7 @@ class Engine {
   TokenRate rate_;
   StepLog step_log_;
   std::optional<Flight> flight_;
-  std::vector<Outgoing> outbox_;
+  Outbox outbox_;
   uint32_t failed_steps_ = 0;        // in a row
   std::optional<FailEvent> broken_;  // see broken(); others read it under the mutex
 

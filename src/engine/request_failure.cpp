@@ -12,6 +12,17 @@ std::string sentence(ErrorCode code, const std::string& step) {
 
 }  // namespace
 
+FailEvent failure(ErrorCode code, std::string message) {
+  FailEvent event;
+  event.code = code;
+  event.message = std::move(message);
+  return event;
+}
+
+FailEvent shutting_down() {
+  return failure(ErrorCode::kShuttingDown, "The worker is shutting down and takes no new requests.");
+}
+
 FailEvent failure_of(const std::exception& error, ErrorCode other) {
   FailEvent event;
   if (const auto* request = dynamic_cast<const RequestError*>(&error)) {

@@ -18,6 +18,12 @@ class RequestError : public CodedError {
   FailEvent event_;
 };
 
+// Of a code and its sentence alone.
+FailEvent failure(ErrorCode code, std::string message);
+
+// What a request is told that comes after drain() or stop().
+FailEvent shutting_down();
+
 // What a Program threw, or anything else: its code (`other` of an Error without one), one sentence, the step if it is
 // known, and the chain of causes. Of a RequestError its event. Else without position and kv_len, which are each
 // sequence's own.

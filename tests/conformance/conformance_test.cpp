@@ -243,5 +243,20 @@ TEST_F(Conformance, RopeAppendAndAttention) {
       }
 }
 
+// Rows 3..69, which a backend may take by the eight: some of them straddle the chunks' border at 64. With a window of
+// one position half of all maxima are negative, so that a chunk which a row does not see would show.
+TEST_F(Conformance, AttentionOfNeighboursThatSeeOtherChunks) {
+  RandomWeights weights(64);
+  const Plan plan = attention_plan(weights, {{2, 2, 8}, 1}, RopePairs::kSplitHalves, Values::kPlain);
+  std::vector<int32_t> tokens(70);
+  for (int32_t& t : tokens) t = static_cast<int32_t>(weights.random().below(kMaxRows));
+  Batch first = test::prompt({tokens.begin(), tokens.begin() + 3}, 16), second = test::prompt(tokens, 16);
+  second.tokens.erase(second.tokens.begin(), second.tokens.begin() + 3);
+  second.sequences[0].n_rows = 67;
+  second.sequences[0].first_position = 3;
+  second.logit_rows.resize(67);
+  expect_same(plan, weights, {.kv = {.n_pages = 5}}, test::steps_named(plan, {"attn0", "attn1"}), {first, second});
+}
+
 }  // namespace
 }  // namespace llorch

@@ -3,7 +3,7 @@
 // thread is an element of the output.
 //
 // Where the tiles alone cannot fill the device, several blocks share a tile: each leaves the sums of its chunks, and
-// the block that comes last merges them left to right.
+// the block that comes last joins them left to right.
 #include "backend/cuda/attention.h"
 
 namespace llorch::cuda {
@@ -62,41 +62,23 @@ __device__ void load_queries(const AttentionArgs& a, const Tile& tile, Shared& s
   }
 }
 
-__device__ const std::byte* head_in_page(const AttentionArgs& a, const Tile& tile, uint32_t page) {
-  return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(tile.kv_head) * 2 * a.kv.half_bytes;
-}
-
 // s.p[query][position of the chunk] = score, for all positions that any query sees.
 template <DType kKv>
 __device__ void score(const AttentionArgs& a, const Tile& tile, uint32_t chunk, const Range& any, Shared& s) {
-  constexpr int kN = kKeyUnit<kKv>, kQueriesPerThread = kMaxQueries / (kThreads / kChunk);
+  constexpr int kStep = kThreads / kChunk, kPerThread = kMaxQueries / kStep;
   const int in_chunk = static_cast<int>(threadIdx.x) % kChunk, first = static_cast<int>(threadIdx.x) / kChunk;
   const uint32_t position = chunk + static_cast<uint32_t>(in_chunk);
   if (!any.has(position) || first >= tile.n_queries) return;
-  const int page_size = 1 << a.kv.page_shift, in_page = in_chunk & (page_size - 1);
-  const std::byte* keys = head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]);
-  float d = 0.0f;
-  float sum[kQueriesPerThread];
+  const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
+  const std::byte* keys = head_in_page(a.kv, tile.kv_head, s.pages[in_chunk >> a.kv.page_shift]);
+  float sum[kPerThread];
+  const float* queries[kPerThread];
 #pragma unroll
-  for (int i = 0; i < kQueriesPerThread; ++i) sum[i] = 0.0f;
-#pragma unroll 8
-  for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
-    float k[kN];
-    if constexpr (kKv == DType::kQ8_0)
-      if (unit % (kKvBlockSize / kN) == 0)
-        d = widen_f16(*reinterpret_cast<const uint16_t*>(keys + q8_key_scale_at(a.kv, in_page, unit * kN)));
-    load_key<kKv>(keys, unit * page_size + in_page, d, k);
+  for (int i = 0; i < kPerThread; ++i) queries[i] = s.q[first + i * kStep];
+  multiply_key<kKv>(a.kv, keys, in_page, queries, sum);
 #pragma unroll
-    for (int i = 0; i < kQueriesPerThread; ++i) {
-      const float* q = &s.q[first + i * (kThreads / kChunk)][unit * kN];
-#pragma unroll
-      for (int j = 0; j < kN; ++j) sum[i] = __fmaf_rn(q[j], k[j], sum[i]);
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kQueriesPerThread; ++i)
-    if (first + i * (kThreads / kChunk) < tile.n_queries)
-      s.p[first + i * (kThreads / kChunk)][in_chunk] = __fmul_rn(sum[i], a.scale);
+  for (int i = 0; i < kPerThread; ++i)
+    if (first + i * kStep < tile.n_queries) s.p[first + i * kStep][in_chunk] = __fmul_rn(sum[i], a.scale);
 }
 
 // The chunk's values that any query sees, [kChunk][value_bytes] as in the pages: load() asks for a thread's share of
@@ -114,7 +96,7 @@ struct StagedValues {
                any.begin <= chunk + static_cast<uint32_t>(last);
       if (!has[i]) continue;
       const int page = first >> a.kv.page_shift;  // no unit has two pages
-      const std::byte* values = head_in_page(a, tile, s.pages[page]) + a.kv.half_bytes;
+      const std::byte* values = head_in_page(a.kv, tile.kv_head, s.pages[page]) + a.kv.half_bytes;
       units[i] = *reinterpret_cast<const uint4*>(values + byte - (page << a.kv.page_shift) * a.kv.value_bytes);
     }
   }
@@ -156,7 +138,8 @@ __device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, 
   for (uint32_t position = begin; position < end; ++position) {
     const int in_chunk = static_cast<int>(position - chunk), in_page = in_chunk & (page_size - 1);
     const std::byte* values =
-        staged != nullptr ? staged : head_in_page(a, tile, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
+        staged != nullptr ? staged
+                          : head_in_page(a.kv, tile.kv_head, s.pages[in_chunk >> a.kv.page_shift]) + a.kv.half_bytes;
     const float v = value_at<kKv>(a.kv, values, staged != nullptr ? in_chunk : in_page, mine.d);
 #pragma unroll
     for (int i = 0; i < kMaxQueries; ++i)
@@ -164,36 +147,15 @@ __device__ void weigh(const AttentionArgs& a, const Tile& tile, uint32_t chunk, 
   }
 }
 
-// Sums of one query's chunk in device memory: the output's elements, m, l.
-__device__ float* partial_of(const AttentionArgs& a, uint32_t chunk_index, int query) {
-  const size_t tile = size_t{blockIdx.x} * gridDim.y + blockIdx.y;
-  return a.partial +
-         ((tile * static_cast<size_t>(a.max_chunks) + chunk_index) * kMaxQueries + static_cast<size_t>(query)) *
-             static_cast<size_t>(a.kv.head_dim + 2);
-}
-
 __device__ float& output(const AttentionArgs& a, const Tile& tile, int query, int d) {
   return a.y[(size_t{tile.row(query)} * a.kv.n_heads + tile.head(query)) * a.kv.head_dim + d];
 }
 
-// The block that comes last: the chunks that all have left, left to right.
-__device__ void merge_all(const AttentionArgs& a, const Tile& tile, uint32_t first_chunk, uint32_t end_chunk) {
+// The block that comes last: of each query, the chunks that its row sees.
+__device__ void join_all(const AttentionArgs& a, const Tile& tile) {
   const Elements mine = elements(a.kv.head_dim);
-  for (int q = mine.first; mine.any && q < tile.n_queries; q += mine.step) {
-    const Range range = seen(a, tile.position(q));
-    float m = -INFINITY, l = 0.0f, o = 0.0f;
-#pragma unroll 4
-    for (uint32_t c = first_chunk; c < end_chunk; ++c) {
-      if (range.end <= c * kChunk || range.begin >= (c + 1) * kChunk) continue;
-      const float* part = partial_of(a, c, q);
-      const float o_chunk = __ldcg(part + mine.d);
-      const ChunkSum sum = {__ldcg(part + a.kv.head_dim), __ldcg(part + a.kv.head_dim + 1)};
-      float old_factor, new_factor;
-      merge(sum, m, l, old_factor, new_factor);
-      o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
-    }
-    output(a, tile, q, mine.d) = __fdiv_rn(o, l);
-  }
+  for (int q = mine.first; mine.any && q < tile.n_queries; q += mine.step)
+    output(a, tile, q, mine.d) = join_chunks<kMaxQueries>(a, chunks_of(seen(a, tile.position(q))), q, mine.d);
 }
 
 template <DType kKv>
@@ -209,12 +171,12 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
     s.l[threadIdx.x] = 0.0f;
   }
   const Range any = {seen(a, tile.position(0)).begin, tile.position(tile.n_queries - 1) + 1};
-  const uint32_t first_chunk = any.begin / kChunk, end_chunk = (any.end + kChunk - 1) / kChunk;
+  const Range chunks = chunks_of(any);
   const uint32_t* table = a.batch.pages + a.batch.tables[tile.first_row];
   float total[kMaxQueries];
 #pragma unroll
   for (int i = 0; i < kMaxQueries; ++i) total[i] = 0.0f;
-  for (uint32_t c = first_chunk + blockIdx.z; c < end_chunk; c += gridDim.z) {
+  for (uint32_t c = chunks.begin + blockIdx.z; c < chunks.end; c += gridDim.z) {
     const uint32_t chunk = c * kChunk;
     const uint32_t page = (chunk >> a.kv.page_shift) + threadIdx.x;
     if (threadIdx.x < (static_cast<unsigned>(kChunk) >> a.kv.page_shift) && (page << a.kv.page_shift) < any.end)
@@ -231,8 +193,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
       const ChunkSum sum = sees ? softmax(s.p[q], chunk, range) : ChunkSum{};
       if (lane_id() != 0) continue;
       if (gridDim.z > 1) {
-        partial_of(a, c, q)[a.kv.head_dim] = sum.m;
-        partial_of(a, c, q)[a.kv.head_dim + 1] = sum.l;
+        partial_of<kMaxQueries>(a, c, q)[a.kv.head_dim] = sum.m;
+        partial_of<kMaxQueries>(a, c, q)[a.kv.head_dim + 1] = sum.l;
       } else if (sees) {
         merge(sum, s.m[q], s.l[q], s.old_factor[q], s.new_factor[q]);
       }
@@ -246,15 +208,14 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const AttentionA
       if (!mine.any || q >= tile.n_queries) continue;
       const Range range = seen(a, tile.position(q));
       if (gridDim.z > 1)
-        partial_of(a, c, q)[mine.d] = o[i];
+        partial_of<kMaxQueries>(a, c, q)[mine.d] = o[i];
       else if (range.begin < chunk + kChunk && range.end > chunk)
         total[i] = __fmaf_rn(total[i], s.old_factor[q], __fmul_rn(o[i], s.new_factor[q]));
     }
     __syncthreads();
   }
   if (gridDim.z > 1) {
-    if (comes_last(a.arrivals[blockIdx.x * gridDim.y + blockIdx.y], gridDim.z, s.is_last))
-      merge_all(a, tile, first_chunk, end_chunk);
+    if (comes_last(a.arrivals[blockIdx.x * gridDim.y + blockIdx.y], gridDim.z, s.is_last)) join_all(a, tile);
     return;
   }
 #pragma unroll

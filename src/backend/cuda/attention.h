@@ -1,4 +1,5 @@
-// What both attention kernels share: which positions a row sees, softmax of a chunk, joining chunks. For kernels.
+// What the attention kernels share: which positions a row sees, scores and softmax of a chunk, joining chunks. For
+// kernels.
 #pragma once
 
 #include "backend/cuda/device_code.h"
@@ -18,8 +19,45 @@ __device__ inline Range seen(const AttentionArgs& a, uint32_t position) {
   return {a.window != 0 && position + 1 > a.window ? position + 1 - a.window : 0, position + 1};
 }
 
+// Chunks that have some of these positions: [begin, end).
+__device__ inline Range chunks_of(const Range& positions) {
+  return {positions.begin / kChunk, (positions.end + kChunk - 1) / kChunk};
+}
+
 __device__ inline const float* qkv_row(const AttentionArgs& a, uint32_t row) {
   return a.qkv + size_t{row} * static_cast<size_t>((a.kv.n_heads + 2 * a.kv.n_kv_heads) * a.kv.head_dim);
+}
+
+// sum[i] = queries[i] times the key at a position of its page, elements ascending. queries[i]: [head_dim], at a
+// multiple of 16 bytes.
+template <DType kKv, int kN>
+__device__ void multiply_key(const KvView& kv, const std::byte* keys, int in_page, const float* const (&queries)[kN],
+                             float (&sum)[kN]) {
+  constexpr int kUnit = kKeyUnit<kKv>;
+  const int page_size = 1 << kv.page_shift;
+  float d = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kN; ++i) sum[i] = 0.0f;
+#pragma unroll 8
+  for (int unit = 0; unit < kv.head_dim / kUnit; ++unit) {
+    float k[kUnit];
+    if constexpr (kKv == DType::kQ8_0)
+      if (unit % (kKvBlockSize / kUnit) == 0)
+        d = widen_f16(*reinterpret_cast<const uint16_t*>(keys + q8_key_scale_at(kv, in_page, unit * kUnit)));
+    load_key<kKv>(keys, unit * page_size + in_page, d, k);
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      const float* elements = queries[i] + unit * kUnit;
+#pragma unroll
+      for (int j = 0; j < kUnit; j += 4) {
+        const float4 q = *reinterpret_cast<const float4*>(elements + j);
+        sum[i] = __fmaf_rn(q.x, k[j], sum[i]);
+        sum[i] = __fmaf_rn(q.y, k[j + 1], sum[i]);
+        sum[i] = __fmaf_rn(q.z, k[j + 2], sum[i]);
+        sum[i] = __fmaf_rn(q.w, k[j + 3], sum[i]);
+      }
+    }
+  }
 }
 
 // Of one query, by a warp: scores become their exp; gives the chunk's maximum and sum.
@@ -48,6 +86,30 @@ __device__ inline void merge(const ChunkSum& chunk, float& m, float& l, float& o
   new_factor = exp_f32(__fadd_rn(chunk.m, -largest));
   l = __fmaf_rn(l, old_factor, __fmul_rn(chunk.l, new_factor));
   m = largest;
+}
+
+// Sums of one query's chunk in device memory: the output's elements, m, l. kQueries: of a tile.
+template <int kQueries>
+__device__ float* partial_of(const AttentionArgs& a, uint32_t chunk, int query) {
+  const size_t tile = size_t{blockIdx.x} * gridDim.y + blockIdx.y;
+  return a.partial + ((tile * static_cast<size_t>(a.max_chunks) + chunk) * kQueries + static_cast<size_t>(query)) *
+                         static_cast<size_t>(a.kv.head_dim + 2);
+}
+
+// Element d of a query's output, of chunks whose sums all blocks have left, left to right.
+template <int kQueries>
+__device__ float join_chunks(const AttentionArgs& a, const Range& chunks, int query, int d) {
+  float m = -INFINITY, l = 0.0f, o = 0.0f;
+#pragma unroll 8
+  for (uint32_t c = chunks.begin; c < chunks.end; ++c) {
+    const float* part = partial_of<kQueries>(a, c, query);
+    const float o_chunk = __ldcg(part + d);
+    const ChunkSum sum = {__ldcg(part + a.kv.head_dim), __ldcg(part + a.kv.head_dim + 1)};
+    float old_factor, new_factor;
+    merge(sum, m, l, old_factor, new_factor);
+    o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
+  }
+  return __fdiv_rn(o, l);
 }
 
 // Of the blocks that share a tile, n in all: whether this one is the last to come here. All threads ask; what the

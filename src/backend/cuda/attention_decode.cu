@@ -8,199 +8,29 @@
 //
 // Where a row has more chunks than a block takes at once, several blocks share it: each leaves the sums of its chunks,
 // and the block that comes last joins them.
-#include "backend/cuda/async_copy.h"
-#include "backend/cuda/attention.h"
+#include "backend/cuda/attention_decode.h"
 #include "backend/cuda/prepare.h"
-#include "backend/cuda/rope.h"
 
 namespace llorch::cuda {
 namespace {
 
-constexpr int kMaxTeams = 4;
 constexpr size_t kMaxChunkBytes = 160 << 10;  // of all teams: keys and values
-
-template <int kQueries>
-inline constexpr int kTeamThreads = kChunk*(kQueries < 4 ? kQueries : 4);
-
-// A block's shared memory: this, then rows of head_dim floats, then each team's chunk of keys and values.
-template <int kQueries>
-struct Shared {
-  float p[kMaxTeams][kQueries][kChunk];  // scores, then their exp
-  ChunkSum sums[kMaxTeams][kQueries];    // of this round's chunks
-  ChunkSum total_sums[2][kQueries];      // before this round, and after it
-  alignas(16) unsigned is_last;
-
-  // The rows: queries, the row's own key (rotated) and value, sums of the chunks so far, outputs of this round's
-  // chunks.
-  static constexpr int kOwn = kQueries, kTotal = kOwn + 2, kOutputs = kTotal + kQueries;
-  static constexpr int n_rows(int teams) { return kOutputs + teams * kQueries; }
-  __device__ float* row(int i, int head_dim) { return reinterpret_cast<float*>(this + 1) + i * head_dim; }
-};
-
-// Keys and values of one head in the pages of a chunk, as they lie in their pages, page behind page.
-__host__ __device__ inline size_t chunk_bytes(const KvView& kv) {
-  return 2 * kv.half_bytes * static_cast<size_t>(kChunk >> kv.page_shift);
-}
-
-// What a block works on.
-struct Work {
-  int row, kv_head, first_head, n_queries;
-  uint32_t position;
-  Range range;
-  const uint32_t* table;
-  uint32_t first_chunk, end_chunk;
-  uint32_t n_blocks;  // that share it
-  bool is_first_of_group;
-};
-
-template <int kQueries>
-__device__ Work find_work(const AttentionArgs& a, int teams) {
-  const int group = a.kv.n_heads / a.kv.n_kv_heads, tiles = (group + kQueries - 1) / kQueries;
-  const int row = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y) / tiles;
-  const int first = static_cast<int>(blockIdx.y) % tiles * kQueries;
-  Work w;
-  w.row = row;
-  w.kv_head = kv_head;
-  w.first_head = kv_head * group + first;
-  w.n_queries = group - first < kQueries ? group - first : kQueries;
-  w.position = a.batch.positions[row];
-  w.range = seen(a, w.position);
-  w.table = a.batch.pages + a.batch.tables[row];
-  w.first_chunk = w.range.begin / kChunk;
-  w.end_chunk = (w.range.end + kChunk - 1) / kChunk;
-  const uint32_t rounds =
-      (w.end_chunk - w.first_chunk + static_cast<uint32_t>(teams) - 1) / static_cast<uint32_t>(teams);
-  w.n_blocks = rounds < gridDim.z ? rounds : gridDim.z;
-  w.is_first_of_group = first == 0;
-  return w;
-}
-
-__device__ std::byte* head_in_page(const AttentionArgs& a, const Work& w, uint32_t page) {
-  return a.kv.memory + size_t{page} * a.kv.page_bytes + size_t(w.kv_head) * 2 * a.kv.half_bytes;
-}
-
-// The first position, inside its page, that has a byte in a unit of 16 of the page's keys and values.
-__device__ inline int first_position_of(const KvView& kv, int byte) {
-  const auto half = static_cast<int>(kv.half_bytes);
-  if (byte >= half) return (byte - half) / kv.value_bytes;
-  const int page_size = 1 << kv.page_shift;
-  if (kv.dtype != DType::kQ8_0) return byte / 16 % page_size;
-  const int codes = kv.head_dim * page_size;
-  return byte < codes ? byte / 8 % page_size : (byte - codes) / 2 % page_size;
-}
-
-// By a team: asks for a chunk's keys and values at positions below `end`. A unit may hold ends of values behind it.
-__device__ void ask_for_chunk(const AttentionArgs& a, const Work& w, uint32_t chunk, uint32_t end, std::byte* slot,
-                              int t, int n_threads) {
-  const int page_size = 1 << a.kv.page_shift, page_bytes = 2 * static_cast<int>(a.kv.half_bytes);
-  for (int i = 0; i < kChunk >> a.kv.page_shift; ++i) {
-    const uint32_t first = chunk * kChunk + static_cast<uint32_t>(i * page_size);
-    if (first >= end || first + static_cast<uint32_t>(page_size) <= w.range.begin) continue;
-    const std::byte* from = head_in_page(a, w, w.table[first >> a.kv.page_shift]);
-    for (int byte = 16 * t; byte < page_bytes; byte += 16 * n_threads)
-      if (first + static_cast<uint32_t>(first_position_of(a.kv, byte)) < end)
-        copy_16(slot + i * page_bytes + byte, from + byte);
-  }
-}
-
-// The angle of a thread's pair: asked for early.
-struct Angle {
-  float cos = 1.0f, sin = 0.0f;
-};
-__device__ inline Angle angle_of(const AttentionArgs& a, uint32_t position, int pair) {
-  if (a.cos == nullptr) return {};
-  const size_t at = size_t{position} * static_cast<size_t>(a.kv.head_dim / 2) + static_cast<size_t>(pair);
-  return {a.cos[at], a.sin[at]};
-}
-
-// The queries and, where RopeAppend is fused, the row's own key and value into shared memory. first: of the thread's
-// first pair.
-template <int kQueries>
-__device__ void load_row(const AttentionArgs& a, const Work& w, Angle first_angle, Shared<kQueries>& s) {
-  using S = Shared<kQueries>;
-  const int head_dim = a.kv.head_dim, half = head_dim / 2;
-  const float* row = qkv_row(a, static_cast<uint32_t>(w.row));
-  const float* key = row + (a.kv.n_heads + w.kv_head) * head_dim;
-  const bool rotates = a.cos != nullptr;
-  const int n_rotated = w.n_queries + (rotates ? 1 : 0);
-  for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
-    const int q = i / half, j = i % half;
-    const float* from = q < w.n_queries ? row + (w.first_head + q) * head_dim : key;
-    float* const to = s.row(q < w.n_queries ? q : S::kOwn, head_dim);
-    const Pair d = pair_of(a.pairs, half, j);
-    float first = from[d.first], second = from[d.second];
-    const Angle angle = i == static_cast<int>(threadIdx.x) ? first_angle : angle_of(a, w.position, j);
-    if (rotates) rotate(first, second, angle.cos, angle.sin);
-    to[d.first] = first;
-    to[d.second] = second;
-  }
-  if (!rotates) return;
-  const float* value = key + a.kv.n_kv_heads * head_dim;
-  // From the last threads on, which have no pair where there are enough.
-  for (int d = static_cast<int>(blockDim.x - 1 - threadIdx.x); d < head_dim; d += static_cast<int>(blockDim.x))
-    s.row(S::kOwn + 1, head_dim)[d] = value[d];
-}
-
-// Appends a key and a value [head_dim] to one head of a page, or of its copy. By n threads, whole warps.
-__device__ void append(const AttentionArgs& a, int in_page, const float* key, const float* value, std::byte* head,
-                       int t, int n) {
-  if (a.kv.dtype == DType::kQ8_0) {
-    for (int d = t / kWarp * kKvBlockSize; d < a.kv.head_dim; d += n / kWarp * kKvBlockSize)
-      append_q8(a.kv, head, in_page, d, key, value);
-    return;
-  }
-  for (int d = t; d < a.kv.head_dim; d += n) {
-    store_key(a.kv, head, in_page, d, key[d]);
-    store_value(a.kv, head + a.kv.half_bytes, in_page, d, value[d]);
-  }
-}
-
-// By the team that has the row's own position: its key and value into the copy of the chunk and, once for all heads of
-// a group, into the page itself.
-template <int kQueries>
-__device__ void append_own(const AttentionArgs& a, const Work& w, Shared<kQueries>& s, std::byte* slot, int t) {
-  using S = Shared<kQueries>;
-  const int in_page = static_cast<int>(w.position) & ((1 << a.kv.page_shift) - 1);
-  const int page = static_cast<int>(w.position % kChunk) >> a.kv.page_shift;  // of the chunk's
-  const float *key = s.row(S::kOwn, a.kv.head_dim), *value = s.row(S::kOwn + 1, a.kv.head_dim);
-  append(a, in_page, key, value, slot + size_t(page) * 2 * a.kv.half_bytes, t, kTeamThreads<kQueries>);
-  if (w.is_first_of_group)
-    append(a, in_page, key, value, head_in_page(a, w, w.table[w.position >> a.kv.page_shift]), t,
-           kTeamThreads<kQueries>);
-}
 
 // By a team of kTeamThreads: p[query][position of the chunk] = score, for the positions that the row sees.
 template <DType kKv, int kQueries>
-__device__ void score(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, Shared<kQueries>& s,
-                      int t, float (*p)[kChunk]) {
-  constexpr int kN = kKeyUnit<kKv>, kStep = kTeamThreads<kQueries> / kChunk, kPerThread = kQueries / kStep;
+__device__ void score(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, const std::byte* slot,
+                      DecodeShared<kQueries>& s, int t, float (*p)[kChunk]) {
+  constexpr int kStep = kTeamThreads<kQueries> / kChunk, kPerThread = kQueries / kStep;
   const int in_chunk = t % kChunk, first = t / kChunk;
   if (!w.range.has(chunk * kChunk + static_cast<uint32_t>(in_chunk)) || first >= w.n_queries) return;
-  const int page_size = 1 << a.kv.page_shift, in_page = in_chunk & (page_size - 1);
+  const int in_page = in_chunk & ((1 << a.kv.page_shift) - 1);
   const std::byte* keys = slot + size_t(in_chunk >> a.kv.page_shift) * 2 * a.kv.half_bytes;
-  float d = 0.0f, sum[kPerThread];
+  const float* queries[kPerThread];
+  float sum[kPerThread];
 #pragma unroll
-  for (int i = 0; i < kPerThread; ++i) sum[i] = 0.0f;
-#pragma unroll 8
-  for (int unit = 0; unit < a.kv.head_dim / kN; ++unit) {
-    float k[kN];
-    if constexpr (kKv == DType::kQ8_0)
-      if (unit % (kKvBlockSize / kN) == 0)
-        d = widen_f16(*reinterpret_cast<const uint16_t*>(keys + q8_key_scale_at(a.kv, in_page, unit * kN)));
-    load_key<kKv>(keys, unit * page_size + in_page, d, k);
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      const float* query = s.row(first + i * kStep < w.n_queries ? first + i * kStep : 0, a.kv.head_dim) + unit * kN;
-#pragma unroll
-      for (int j = 0; j < kN; j += 4) {
-        const float4 q = *reinterpret_cast<const float4*>(query + j);
-        sum[i] = __fmaf_rn(q.x, k[j], sum[i]);
-        sum[i] = __fmaf_rn(q.y, k[j + 1], sum[i]);
-        sum[i] = __fmaf_rn(q.z, k[j + 2], sum[i]);
-        sum[i] = __fmaf_rn(q.w, k[j + 3], sum[i]);
-      }
-    }
-  }
+  for (int i = 0; i < kPerThread; ++i)
+    queries[i] = s.row(first + i * kStep < w.n_queries ? first + i * kStep : 0, a.kv.head_dim);
+  multiply_key<kKv>(a.kv, keys, in_page, queries, sum);
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i)
     if (first + i * kStep < w.n_queries) p[first + i * kStep][in_chunk] = __fmul_rn(sum[i], a.scale);
@@ -209,8 +39,8 @@ __device__ void score(const AttentionArgs& a, const Work& w, uint32_t chunk, con
 // One element d of kN queries, first, first + step, ...: the chunk's weighted values, positions ascending. o: the rows
 // of the chunk's output.
 template <DType kKv, int kN>
-__device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, int d, int first,
-                      int step, const float (*p)[kChunk], float* o) {
+__device__ void weigh(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, const std::byte* slot, int d,
+                      int first, int step, const float (*p)[kChunk], float* o) {
   const uint32_t base = chunk * kChunk;
   const int begin = w.range.begin > base ? static_cast<int>(w.range.begin - base) : 0;
   const int end = w.range.end < base + kChunk ? static_cast<int>(w.range.end - base) : kChunk;
@@ -259,7 +89,7 @@ __device__ void weigh(const AttentionArgs& a, const Work& w, uint32_t chunk, con
 
 // By a team: all elements of a chunk's output.
 template <DType kKv, int kQueries>
-__device__ void weigh_all(const AttentionArgs& a, const Work& w, uint32_t chunk, const std::byte* slot, int t,
+__device__ void weigh_all(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, const std::byte* slot, int t,
                           const float (*p)[kChunk], float* o) {
   constexpr int kThreads = kTeamThreads<kQueries>;
   const int head_dim = a.kv.head_dim, step = head_dim < kThreads ? kThreads / head_dim : 1;
@@ -278,16 +108,8 @@ __device__ void weigh_all(const AttentionArgs& a, const Work& w, uint32_t chunk,
   }
 }
 
-// Sums of one query's chunk in device memory: the output's elements, m, l.
-template <int kQueries>
-__device__ float* partial_of(const AttentionArgs& a, uint32_t chunk, int query) {
-  const size_t tile = size_t{blockIdx.x} * gridDim.y + blockIdx.y;
-  return a.partial + ((tile * static_cast<size_t>(a.max_chunks) + chunk) * kQueries + static_cast<size_t>(query)) *
-                         static_cast<size_t>(a.kv.head_dim + 2);
-}
-
 // By whole warps, 32 neighbouring elements each, if there are int16 blocks to make.
-__device__ inline void put(const AttentionArgs& a, const Work& w, int query, int d, float y) {
+__device__ inline void put(const AttentionArgs& a, const DecodeWork& w, int query, int d, float y) {
   const size_t at = (size_t(w.row) * a.kv.n_heads + w.first_head + query) * a.kv.head_dim + d;
   a.y[at] = y;
   if (a.packed_y.q != nullptr) pack_block(y, a.packed_y, at / kQuantBlock);
@@ -295,9 +117,9 @@ __device__ inline void put(const AttentionArgs& a, const Work& w, int query, int
 
 // A round's chunks of a block that has the row for itself, joined to what came before.
 template <int kQueries>
-__device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool is_first, bool is_last,
-                     Shared<kQueries>& s) {
-  using S = Shared<kQueries>;
+__device__ void join(const AttentionArgs& a, const DecodeWork& w, int n_chunks, bool is_first, bool is_last,
+                     DecodeShared<kQueries>& s) {
+  using S = DecodeShared<kQueries>;
   const int n = w.n_queries * a.kv.head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
@@ -331,12 +153,12 @@ __device__ void join(const AttentionArgs& a, const Work& w, int n_chunks, bool i
 
 // By a team: leaves its chunk's sums for the block that comes last.
 template <int kQueries>
-__device__ void leave_chunk(const AttentionArgs& a, const Work& w, uint32_t chunk, int team, int t,
-                            Shared<kQueries>& s) {
+__device__ void leave_chunk(const AttentionArgs& a, const DecodeWork& w, uint32_t chunk, int team, int t,
+                            DecodeShared<kQueries>& s) {
   for (int q = 0; q < w.n_queries; ++q) {
     float* part = partial_of<kQueries>(a, chunk, q);
     for (int d = t; d < a.kv.head_dim; d += kTeamThreads<kQueries>)
-      part[d] = s.row(Shared<kQueries>::kOutputs + team * kQueries + q, a.kv.head_dim)[d];
+      part[d] = s.row(DecodeShared<kQueries>::kOutputs + team * kQueries + q, a.kv.head_dim)[d];
     if (t == 0) {
       part[a.kv.head_dim] = s.sums[team][q].m;
       part[a.kv.head_dim + 1] = s.sums[team][q].l;
@@ -345,54 +167,44 @@ __device__ void leave_chunk(const AttentionArgs& a, const Work& w, uint32_t chun
 }
 
 template <int kQueries>
-__device__ void join_all(const AttentionArgs& a, const Work& w) {
+__device__ void join_all(const AttentionArgs& a, const DecodeWork& w) {
   const int n = w.n_queries * a.kv.head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
-    float m = -INFINITY, l = 0.0f, o = 0.0f;
-#pragma unroll 8
-    for (uint32_t c = w.first_chunk; c < w.end_chunk; ++c) {
-      const float* part = partial_of<kQueries>(a, c, q);
-      const float o_chunk = __ldcg(part + d);
-      const ChunkSum sum = {__ldcg(part + a.kv.head_dim), __ldcg(part + a.kv.head_dim + 1)};
-      float old_factor, new_factor;
-      merge(sum, m, l, old_factor, new_factor);
-      o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
-    }
-    put(a, w, q, d, __fdiv_rn(o, l));
+    put(a, w, q, d, join_chunks<kQueries>(a, w.chunks, q, d));
   }
 }
 
 template <DType kKv, int kQueries>
 __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_decode_kernel(const AttentionArgs a) {
   constexpr int kThreads = kTeamThreads<kQueries>;
-  auto& s = *reinterpret_cast<Shared<kQueries>*>(shared_memory());
+  auto& s = *reinterpret_cast<DecodeShared<kQueries>*>(shared_memory());
   const int team = static_cast<int>(threadIdx.x) / kThreads, t = static_cast<int>(threadIdx.x) % kThreads;
   const int teams = static_cast<int>(blockDim.x) / kThreads;
-  std::byte* const slot = reinterpret_cast<std::byte*>(s.row(Shared<kQueries>::n_rows(teams), a.kv.head_dim)) +
+  std::byte* const slot = reinterpret_cast<std::byte*>(s.row(DecodeShared<kQueries>::n_rows(teams), a.kv.head_dim)) +
                           size_t(team) * chunk_bytes(a.kv);
   const bool rotates = a.cos != nullptr;
   if (!rotates) wait_for_inputs();  // the row's own position was appended just before
-  const Work w = find_work<kQueries>(a, teams);
+  const DecodeWork w = find_work<kQueries>(a, teams);
   if (blockIdx.z >= w.n_blocks) return;
   const uint32_t stride = static_cast<uint32_t>(teams) * w.n_blocks;
-  uint32_t first = w.first_chunk + blockIdx.z * static_cast<uint32_t>(teams);
+  uint32_t first = w.chunks.begin + blockIdx.z * static_cast<uint32_t>(teams);
   const uint32_t end = rotates ? w.position : w.range.end;  // of what lies in the pages
   const auto ask = [&](uint32_t chunk) {
-    if (chunk < w.end_chunk) ask_for_chunk(a, w, chunk, end, slot, t, kThreads);
+    if (chunk < w.chunks.end) ask_for_chunk(a, w, chunk, end, slot, t, kThreads);
     commit_copies();
   };
   ask(first + static_cast<uint32_t>(team));
   const Angle angle = angle_of(a, w.position, static_cast<int>(threadIdx.x) % (a.kv.head_dim / 2));
   if (rotates) wait_for_inputs();
   load_row<kQueries>(a, w, angle, s);
-  for (bool is_first = true; first < w.end_chunk; first += stride, is_first = false) {
+  for (bool is_first = true; first < w.chunks.end; first += stride, is_first = false) {
     const uint32_t chunk = first + static_cast<uint32_t>(team);
-    const bool has = chunk < w.end_chunk;
+    const bool has = chunk < w.chunks.end;
     wait_for_copies<0>();
     __syncthreads();
-    if (rotates && w.end_chunk <= first + static_cast<uint32_t>(teams)) {
-      if (chunk + 1 == w.end_chunk) append_own<kQueries>(a, w, s, slot, t);
+    if (rotates && w.chunks.end <= first + static_cast<uint32_t>(teams)) {
+      if (chunk + 1 == w.chunks.end) append_own<kQueries>(a, w, s, slot, t);
       __syncthreads();
     }
     if (has) score<kKv, kQueries>(a, w, chunk, slot, s, t, s.p[team]);
@@ -400,22 +212,22 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
     for (int i = warp_id(); i < teams * w.n_queries; i += n_warps()) {
       const int of = i / w.n_queries, q = i % w.n_queries;
       const uint32_t c = first + static_cast<uint32_t>(of);
-      if (c >= w.end_chunk) continue;
+      if (c >= w.chunks.end) continue;
       const ChunkSum sum = softmax(s.p[of][q], c * kChunk, w.range);
       if (lane_id() == 0) s.sums[of][q] = sum;
     }
     __syncthreads();
     if (has)
       weigh_all<kKv, kQueries>(a, w, chunk, slot, t, s.p[team],
-                               s.row(Shared<kQueries>::kOutputs + team * kQueries, a.kv.head_dim));
+                               s.row(DecodeShared<kQueries>::kOutputs + team * kQueries, a.kv.head_dim));
     __syncthreads();
     ask(chunk + stride);
     if (w.n_blocks > 1) {
       if (has) leave_chunk<kQueries>(a, w, chunk, team, t, s);
     } else {
-      const uint32_t left = w.end_chunk - first;
+      const uint32_t left = w.chunks.end - first;
       join<kQueries>(a, w, left < static_cast<uint32_t>(teams) ? static_cast<int>(left) : teams, is_first,
-                     first + stride >= w.end_chunk, s);
+                     first + stride >= w.chunks.end, s);
     }
   }
   if (w.n_blocks > 1 && comes_last(a.arrivals[blockIdx.x * gridDim.y + blockIdx.y], w.n_blocks, s.is_last))
@@ -429,8 +241,8 @@ void start(const KernelStream& stream, const AttentionArgs& a) {
   while (teams > 1 && static_cast<size_t>(teams) * chunk_bytes(a.kv) > kMaxChunkBytes) teams /= 2;
   const dim3 grid(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles),
                   static_cast<unsigned>(a.n_splits));
-  const size_t bytes = sizeof(Shared<kQueries>) +
-                       static_cast<size_t>(Shared<kQueries>::n_rows(teams) * a.kv.head_dim) * sizeof(float) +
+  const size_t bytes = sizeof(DecodeShared<kQueries>) +
+                       static_cast<size_t>(DecodeShared<kQueries>::n_rows(teams) * a.kv.head_dim) * sizeof(float) +
                        static_cast<size_t>(teams) * chunk_bytes(a.kv);
   launch(stream, {grid, dim3(static_cast<unsigned>(teams * kTeamThreads<kQueries>)), bytes},
          a.kv.dtype == DType::kQ8_0  ? attention_decode_kernel<DType::kQ8_0, kQueries>

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/one_token_for_test.h"
 #include "plan/builder.h"
 
 namespace llorch {
@@ -39,15 +40,6 @@ WeightSource ones() {
 
 std::unique_ptr<Program> compile(Backend& backend, const Plan& plan, uint32_t n_pages = 2) {
   return backend.compile(plan, backend.place(plan, ones()), {.kv = {.n_pages = n_pages, .page_size = 16}});
-}
-
-Batch one_token() {
-  Batch batch;
-  batch.tokens = {3};
-  batch.sequences = {{0, 1, 0, 0, 1}};
-  batch.pages = {1};
-  batch.logit_rows = {0};
-  return batch;
 }
 
 template <typename F>

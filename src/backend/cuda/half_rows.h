@@ -37,6 +37,16 @@ __device__ unsigned round_to_halves(float low, float high) {
 #endif
 }
 
+// x as the sum of two f16, 22 bits in all: its rounding, and the rounding of what that leaves.
+struct TwoHalves {
+  uint16_t rounded, left;
+};
+__device__ inline TwoHalves split_to_halves(float x) {
+  const uint16_t rounded = round_to_half<DType::kF16>(x);
+  const float left = x - widen_f16(rounded);  // NaN of infinity, which leaves nothing
+  return {rounded, fabsf(x) < INFINITY ? round_to_half<DType::kF16>(left) : uint16_t{0}};
+}
+
 // x / (1 + e^-x) to about 2^-21.
 __device__ inline float quick_silu(float x) {
 #if defined(__CUDA_ARCH__)

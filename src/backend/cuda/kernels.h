@@ -145,15 +145,27 @@ struct RopeArgs {
   const float* cos = nullptr;
   const float* sin = nullptr;  // [context, head_dim / 2]
   RopePairs pairs = RopePairs::kInterleaved;
+  int32_t first_head = 0;  // to rotate, of queries and then keys: n_heads where attention rotates the queries itself
   KvView kv;
   BatchView batch;
 };
 void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n);
 
+// Activations as f16 or bf16, for the matrix units: [tiles][units][tile's rows][8 elements], as many units as fill
+// stages; and the power of two that each row was divided by.
+struct HalfRows {
+  uint4* units = nullptr;
+  float* scale = nullptr;  // [rows]
+  int32_t n_units = 0;     // of a row
+  int32_t tile_rows = 0;
+};
+
 struct AttentionArgs {
   const float* qkv = nullptr;
   float* y = nullptr;   // [rows, n_heads * head_dim]
   PackedRows packed_y;  // and its int16 blocks, of attention_of_decodes where the head size is a multiple of 32
+  HalfRows half_y;      // on tensor cores; units not null: y goes there instead, as half_type
+  DType half_type = DType::kF16;
   float scale = 0.0f;
   uint32_t window = 0;  // 0: none
   KvView kv;
@@ -161,10 +173,13 @@ struct AttentionArgs {
   int32_t n_tiles = 0;         // of attention_of_decodes: rows
   int32_t heads_per_tile = 0;  // of a KV head's group
   int32_t n_splits = 1;        // blocks that share a tile's chunks; more than 1 needs:
-  float* partial = nullptr;    // [tile][kv head's tile][chunk < max_chunks][heads_per_tile][head_dim + 2]
+  // [tile][kv head's tile][chunk < max_chunks][queries][head_dim + 2], queries: kMaxQueries, of attention_of_decodes
+  // heads_per_tile
+  float* partial = nullptr;
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
-  // attention_of_decodes does RopeAppend too, if these are given (as RopeArgs).
+  // attention_of_decodes does RopeAppend too, and attention_on_tensor_cores rotates queries, if these are given (as
+  // RopeArgs).
   const float* cos = nullptr;
   const float* sin = nullptr;
   RopePairs pairs = RopePairs::kInterleaved;

@@ -6,6 +6,11 @@
 
 namespace llorch::cuda {
 
+// Keys, then values, of one head in one page.
+__device__ inline std::byte* head_in_page(const KvView& kv, int kv_head, uint32_t page) {
+  return kv.memory + size_t{page} * kv.page_bytes + size_t(kv_head) * 2 * kv.half_bytes;
+}
+
 // keys, values: of one head in one page. The next two are for f16 and f32, whose elements go one by one.
 __device__ inline void store_key(const KvView& kv, std::byte* keys, int in_page, int d, float key) {
   const int page_size = 1 << kv.page_shift;

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/one_token_for_test.h"
 #include "backend/open_weight.h"
 #include "plan/builder.h"
 
@@ -47,15 +48,6 @@ struct Zeros {
             .close = [this](const Tensor&) { on_close(); }};
   }
 };
-
-Batch one_token() {
-  Batch batch;
-  batch.tokens = {3};
-  batch.sequences = {{0, 1, 0, 0, 1}};
-  batch.pages = {1};
-  batch.logit_rows = {0};
-  return batch;
-}
 
 class LoadTest : public testing::TestWithParam<int> {
  protected:

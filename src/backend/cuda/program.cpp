@@ -103,23 +103,36 @@ std::vector<CudaProgram::Stage> CudaProgram::make_stages(const StepSet& shown) c
     stages.push_back(stage);
   }
   for (size_t i = stages.size(); i-- > 1;)
-    join_products(stages[i - 1], stages[i]);  // each knows what its next one does
+    join_on_tensor_cores(stages[i - 1], stages[i]);  // each knows what its next one does
   return stages;
 }
 
-// What two products of as many rows pass on where the tensor cores take both: gate and up the rows of their activation
-// in 16 bits; one that accumulates shares of sums, to the norm of the next.
-void CudaProgram::join_products(Stage& first, Stage& second) const {
-  const auto* linear = std::get_if<Linear>(&plan_.steps[first.step].op);
+// What two stages of as many rows pass on where the tensor cores take both: attention its rows in 16 bits; gate and up
+// those of their activation; a product that accumulates shares of sums, to the norm of the next.
+void CudaProgram::join_on_tensor_cores(Stage& first, Stage& second) const {
   const auto* next = std::get_if<Linear>(&plan_.steps[second.step].op);
-  if (linear == nullptr || next == nullptr || first.shown || first.gathered != second.gathered) return;
-  if (!is_for_tensor_cores(plan_, *linear) || !is_for_tensor_cores(plan_, *next)) return;
+  if (next == nullptr || first.shown || first.gathered != second.gathered || !is_for_tensor_cores(plan_, *next)) return;
+  const auto gives_halves = [&](const Op& made) {
+    const SlotId slot = output_slot(made);
+    if (second.prepare != nullptr || next->x != slot || next->y == slot || reads_later(plan_, second.step + 1, slot))
+      return;
+    first.halves_for = {next, second.feeds_norm};
+    second.halves_from = &made;
+  };
+  const Op& op = plan_.steps[first.step].op;
+  if (std::holds_alternative<Attention>(op) && is_attention_on_tensor_cores() &&
+      width(output_slot(op)) % kWholeHalfUnits == 0)
+    gives_halves(op);
+  const auto* linear = std::get_if<Linear>(&op);
+  if (linear == nullptr || !is_for_tensor_cores(plan_, *linear)) return;
   if (second.prepare != nullptr)
     first.feeds_norm = std::holds_alternative<RmsNorm>(*second.prepare) && input_slot(*second.prepare) == linear->y;
-  if (first.then == nullptr || second.prepare != nullptr) return;
-  const SlotId act = output_slot(*first.then);
-  second.takes_halves = next->x == act && next->y != act && !reads_later(plan_, second.step + 1, act);
-  if (second.takes_halves) first.halves_for = {next, second.feeds_norm};
+  if (first.then != nullptr) gives_halves(*first.then);
+}
+
+bool CudaProgram::is_attention_on_tensor_cores() const {
+  return options_.numerics == Numerics::kFast &&
+         attention_has_tensor_cores(static_cast<int32_t>(plan_.heads.head_dim), options_.kv.dtype);
 }
 
 size_t CudaProgram::bytes() const {

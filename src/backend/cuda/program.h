@@ -50,13 +50,15 @@ class CudaProgram final : public Program {
     bool packs = false;           // a Linear of quantized weights reads its output next
     bool shown = false;
     // Of two neighbours for the tensor cores:
-    TensorCores::Product halves_for;  // op not null: of a Linear with a GatedAct, whose rows that one alone reads next
-    bool takes_halves = false;        // that next one
+    TensorCores::Product halves_for;  // op not null: of the next stage, which alone reads what Attention or a Linear
+                                      // with a GatedAct makes here
+    const Op* halves_from = nullptr;  // of that next one: the Attention or the GatedAct
     bool feeds_norm = false;          // a Linear whose output the RmsNorm of the next stage, a Linear, reads first
   };
 
   std::vector<Stage> make_stages(const StepSet& shown) const;
-  void join_products(Stage& first, Stage& second) const;
+  void join_on_tensor_cores(Stage& first, Stage& second) const;
+  bool is_attention_on_tensor_cores() const;
   void begin(const Batch& batch);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
   void execute(bool samples);
@@ -85,6 +87,7 @@ class CudaProgram final : public Program {
   bool reads_packed(size_t step, SlotId slot) const;
   PackedRows pack_for(SlotId slot);
   KvView kv_view(uint32_t layer);
+  RopeArgs rope_args(const RopeAppend& op);
   AttentionArgs attention_args(const Attention& op);
   int32_t attention_splits(uint32_t rows, uint32_t tiles) const;
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }

@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeArgs a) {
   float* qkv = a.qkv + size_t(row) * (a.kv.n_heads + 2 * a.kv.n_kv_heads) * head_dim;
   std::byte* heads = a.kv.memory + size_t{page} * a.kv.page_bytes;
   const int n_rotated = a.kv.n_heads + a.kv.n_kv_heads;
-  for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
+  for (int i = a.first_head * half + static_cast<int>(threadIdx.x); i < n_rotated * half;
+       i += static_cast<int>(blockDim.x)) {
     const int head = i / half, pair = i % half;
     const Pair d = pair_of(a.pairs, half, pair);
     float* x = qkv + size_t(head) * head_dim;
@@ -119,7 +120,11 @@ void gather_rows(const KernelStream& stream, const float* x, const uint32_t* row
   launch(stream, one_block_a_row(n), gather_kernel, x, rows, width, y);
 }
 void rope_append(const KernelStream& stream, const RopeArgs& args, int32_t n) {
-  launch(stream, one_block_a_row(n), rope_append_kernel, args);
+  Shape shape = one_block_a_row(n);
+  // Few pairs: blocks of fewer threads, so that more rows are under way at once.
+  const int pairs = (args.kv.n_heads + args.kv.n_kv_heads - args.first_head) * args.kv.head_dim / 2;
+  if (pairs < kThreads) shape.block = dim3(static_cast<unsigned>(divide_up(pairs, kWarp) * kWarp));
+  launch(stream, shape, rope_append_kernel, args);
 }
 
 }  // namespace llorch::cuda

@@ -66,7 +66,9 @@ void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) 
   packed_slot_.reset();
   const auto rows = static_cast<int32_t>(rows_of(stage));
   const TensorCores::Product product = {&op, stage.feeds_norm};
-  if (stage.takes_halves) return tensor_cores_->multiply_gated(kernels_, product, rows, slots_.data(op.y));
+  if (stage.halves_from != nullptr && std::holds_alternative<GatedAct>(*stage.halves_from))
+    return tensor_cores_->multiply_gated(kernels_, product, rows, slots_.data(op.y));
+  if (stage.halves_from != nullptr) return tensor_cores_->multiply_given(kernels_, product, rows, slots_.data(op.y));
   const InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
   if (stage.halves_for.op != nullptr)
     return tensor_cores_->multiply_gate_and_up(kernels_, op, in, rows, stage.halves_for);
@@ -130,9 +132,19 @@ KvView CudaProgram::kv_view(uint32_t layer) {
   return view;
 }
 
+RopeArgs CudaProgram::rope_args(const RopeAppend& op) {
+  RopeArgs args;
+  args.qkv = slots_.data(op.qkv);
+  args.cos = cos_.data();
+  args.sin = sin_.data();
+  args.pairs = op.pairs;
+  args.kv = kv_view(op.layer);
+  args.batch = batch_.view();
+  return args;
+}
+
 void CudaProgram::enqueue(const Stage& stage, const RopeAppend& op) {
-  const RopeArgs args = {slots_.data(op.qkv), cos_.data(), sin_.data(), op.pairs, kv_view(op.layer), batch_.view()};
-  rope_append(kernels_, args, static_cast<int32_t>(rows_of(stage)));
+  rope_append(kernels_, rope_args(op), static_cast<int32_t>(rows_of(stage)));
 }
 
 AttentionArgs CudaProgram::attention_args(const Attention& op) {
@@ -161,22 +173,28 @@ int32_t CudaProgram::attention_splits(uint32_t rows, uint32_t tiles) const {
 void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   const RopeAppend* rope = stage.prepare != nullptr ? &std::get<RopeAppend>(*stage.prepare) : nullptr;
   AttentionArgs args = attention_args(op);
-  if (!batch_.is_one_row_each()) {
-    if (rope != nullptr) enqueue(stage, *rope);
-    args.n_tiles = static_cast<int32_t>(batch_.tiles());
-    args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
-    if (tensor_cores_ && batch_.rows() > kExactRows && attention_has_tensor_cores(args.kv.head_dim, args.kv.dtype)) {
-      args.n_tiles = static_cast<int32_t>(batch_.wide_tiles());
-      return attention_on_tensor_cores(kernels_, args);
-    }
-    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles(plan_));
-    return attention(kernels_, args);
-  }
-  if (rope != nullptr) {
+  const bool is_on_tensor_cores = batch_.rows() > kExactRows && is_attention_on_tensor_cores();
+  if (is_on_tensor_cores && stage.halves_for.op != nullptr)
+    tensor_cores_->take_from(kernels_, args, stage.halves_for, static_cast<int32_t>(batch_.rows()));
+  if (rope != nullptr && (batch_.is_one_row_each() || is_on_tensor_cores)) {
     args.cos = cos_.data();
     args.sin = sin_.data();
     args.pairs = rope->pairs;
   }
+  if (!batch_.is_one_row_each()) {
+    if (rope != nullptr) {
+      RopeArgs first = rope_args(*rope);
+      if (is_on_tensor_cores) first.first_head = first.kv.n_heads;
+      rope_append(kernels_, first, static_cast<int32_t>(batch_.rows()));
+    }
+    args.n_tiles = static_cast<int32_t>(is_on_tensor_cores ? batch_.wide_tiles() : batch_.tiles());
+    args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
+    if (is_on_tensor_cores) return attention_on_tensor_cores(kernels_, args);
+    args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles(plan_));
+    return attention(kernels_, args);
+  }
+  args.n_tiles = static_cast<int32_t>(batch_.rows());
+  if (is_on_tensor_cores) return attention_of_decodes_on_tensor_cores(kernels_, args);
   if (stage.packs && plan_.heads.head_dim % kQuantBlock == 0) args.packed_y = pack_for(op.y);
   // As many heads share the reading of their keys and values as leave enough blocks to fill the device.
   const Heads& h = plan_.heads;
@@ -184,7 +202,6 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   uint32_t heads = kMaxQueries;
   const auto tiles = [&] { return rows * h.n_kv_heads * static_cast<uint32_t>(divide_up(group, heads)); };
   while (heads > 1 && (heads / 2 >= group || tiles() < static_cast<uint32_t>(device_.n_multiprocessors))) heads /= 2;
-  args.n_tiles = static_cast<int32_t>(rows);
   args.heads_per_tile = static_cast<int32_t>(heads);
   args.n_splits = attention_splits(rows, tiles());
   attention_of_decodes(kernels_, args);

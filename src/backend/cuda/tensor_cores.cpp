@@ -140,6 +140,19 @@ void TensorCores::multiply(const KernelStream& stream, const Product& product, c
   multiply(stream, *product.op, args);
 }
 
+void TensorCores::take_from(const KernelStream& stream, AttentionArgs& attention, const Product& product, int32_t n) {
+  attention.half_y = rows_.of(weights_.matrix(product.op->weights[0]).view.cols, tiling_of(stream, product, n).rows);
+  attention.half_type = dtype_of(*product.op);
+}
+
+void TensorCores::multiply_given(const KernelStream& stream, const Product& product, int32_t n, float* y) {
+  const Tiling tiling = tiling_of(stream, product, n);
+  TensorLinearArgs args = args_of(product, n, tiling);
+  args.x = rows_.of(args.parts[0].w.cols, tiling.rows);
+  args.y = y;
+  multiply(stream, *product.op, args);
+}
+
 void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n,
                                        const Product& down) {
   const Tiling tiling = tiling_of(stream, {&op}, n);

@@ -41,6 +41,10 @@ class TensorCores {
   // y = the product of the rows, as Linear says.
   void multiply(const KernelStream& stream, const Product& product, const InputRows& in, int32_t n, float* y);
 
+  // The same, with the rows that an attention has made: take_from() is called before it.
+  void take_from(const KernelStream& stream, AttentionArgs& attention, const Product& product, int32_t n);
+  void multiply_given(const KernelStream& stream, const Product& product, int32_t n, float* y);
+
   // Two products with the gated activation between them, whose rows stay in 16 bits: gate and up, then down.
   void multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n,
                             const Product& down);

@@ -6,14 +6,8 @@
 
 namespace llorch::cuda {
 
-// Activations as f16 or bf16, for the matrix units: [tiles][units][tile's rows][8 elements], as many units as fill
-// stages; and the power of two that each row was divided by.
-struct HalfRows {
-  uint4* units = nullptr;
-  float* scale = nullptr;  // [rows]
-  int32_t n_units = 0;     // of a row
-  int32_t tile_rows = 0;
-};
+// Units of a row of HalfRows, and elements of a row that fills them.
+inline constexpr uint32_t kWholeHalfUnits = 8 * kStageUnits;
 inline int32_t half_units(int32_t cols) { return divide_up(cols, 8 * kStageUnits) * kStageUnits; }
 
 // The same for rows of silu(gate) * up that do not exist yet: their scale [rows] from the norm of what gate and up will
@@ -56,5 +50,7 @@ void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const Tenso
 inline constexpr int kTensorQueries = 128;
 bool attention_has_tensor_cores(int32_t head_dim, DType kv);
 void attention_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
+// The same where each of n_tiles rows is a sequence of its own; RopeAppend is fused, if its angles are given.
+void attention_of_decodes_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
 
 }  // namespace llorch::cuda

@@ -44,6 +44,13 @@ __device__ void wait_for_products() {
 #endif
 }
 
+// After wait_for_products(), for each d of theirs: to the compiler these registers had their values when the products
+// were asked for, and what uses them might come before the wait.
+template <int kN>
+__device__ void take_sums(float (&d)[kN]) {
+#pragma unroll
+  for (float& x : d) asm volatile("" : "+f"(x)::"memory");
+}
 // A warpgroup's registers for each thread, of those that the block was started with.
 template <int kCount>
 __device__ void take_registers() {
@@ -99,6 +106,46 @@ __device__ inline void multiply(float (&d)[kN / 2], const CoreMatrices& x, const
 #endif
 }
 
+#define LLORCH_WGMMA_A(n, registers, a0, a1, a2, a3, b, adds, transposes, ...)                                    \
+  asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" #adds                                                   \
+               ", 0;\n"                                                                                           \
+               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.f16.f16 {" registers "}, {%" #a0 ",%" #a1 ",%" #a2 \
+               ",%" #a3 "}, %" #b ", adds, 1, 1, %" #transposes ";\n}"                                            \
+               : __VA_ARGS__                                                                                      \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(descriptor_of(y)), "r"(keeps ? 1 : 0),           \
+                 "n"(kTransposed ? 1 : 0))
+
+// The same of f16, where a lies in registers: thread t has rows as above, elements t % 4 * 2 and the next (a[0] of the
+// first row, a[1] of the other), and eight further on (a[2], a[3]). kTransposed: core matrices of y are 8 of K by 8 of
+// N, each of K 16 bytes. Make a anew for each product: ptxas 13.0 gave the registers of an a that a loop reads again
+// and again to others inside that loop.
+template <int kN, bool kTransposed>
+__device__ inline void multiply(float (&d)[kN / 2], const unsigned (&a)[4], const CoreMatrices& y, bool keeps) {
+#if LLORCH_HAS_WGMMA
+  if constexpr (kN == 32)
+    LLORCH_WGMMA_A(32, LLORCH_FIRST10 ",%10,%11,%12,%13,%14,%15", 16, 17, 18, 19, 20, 21, 22, LLORCH_D8(0),
+                   LLORCH_D8(8));
+  if constexpr (kN == 64)
+    LLORCH_WGMMA_A(64, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) ",%30,%31", 32, 33, 34, 35, 36, 37, 38,
+                   LLORCH_D32(0));
+  if constexpr (kN == 96)
+    LLORCH_WGMMA_A(96, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R8(4), 48, 49,
+                   50, 51, 52, 53, 54, LLORCH_D32(0), LLORCH_D8(32), LLORCH_D8(40));
+  if constexpr (kN == 128)
+    LLORCH_WGMMA_A(128,
+                   LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(
+                       4) "," LLORCH_R10(5) ",%60,%61,%62,%63",
+                   64, 65, 66, 67, 68, 69, 70, LLORCH_D32(0), LLORCH_D32(32));
+#endif
+}
+
+// What threads have written to shared memory, their copies too, is what products read: before the barrier between.
+__device__ inline void publish_to_products() {
+#if LLORCH_HAS_WGMMA
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
 #else
 
 inline void begin_products() {}
@@ -109,6 +156,9 @@ template <int kCount>
 void take_registers() {}
 template <int kCount>
 void give_registers() {}
+template <typename T>
+void take_sums(T&) {}
+inline void publish_to_products() {}
 
 inline float widen_half(DType type, uint16_t bits) {
   if (type == DType::kBF16) return bf16_to_f32(bits);
@@ -138,6 +188,32 @@ void multiply(float (&d)[kN / 2], const CoreMatrices& x, const CoreMatrices& y, 
       float& sum = d[c / 2 * 4 + half * 2 + c % 2];
       if (!keeps) sum = 0.0f;
       for (int k = 0; k < 16; ++k) sum += rows[half][k] * column[k];
+    }
+  }
+}
+
+template <int kN, bool kTransposed>
+void multiply(float (&d)[kN / 2], const unsigned (&a)[4], const CoreMatrices& y, bool keeps) {
+  const unsigned mine[4] = {a[0], a[1], a[2], a[3]};
+  const void* const* all = cuda_emulator::share(mine);
+  const int row = lane_id() / 4;
+  float rows[2][16];
+  for (int half = 0; half < 2; ++half)
+    for (int k = 0; k < 16; ++k) {
+      const unsigned word = static_cast<const unsigned*>(all[row * 4 + k % 8 / 2])[half + k / 8 * 2];
+      rows[half][k] = widen_half(DType::kF16, static_cast<uint16_t>(word >> k % 2 * 16));
+    }
+  __syncwarp();
+  for (int c = 0; c < kN / 4; ++c) {
+    const int n = c / 2 * 8 + lane_id() % 4 * 2 + c % 2;
+    for (int half = 0; half < 2; ++half) {
+      float& sum = d[c / 2 * 4 + half * 2 + c % 2];
+      if (!keeps) sum = 0.0f;
+      for (int k = 0; k < 16; ++k) {
+        const auto* core = static_cast<const unsigned char*>(y.first) + n / 8 * y.row_step + k / 8 * y.k_step;
+        const auto* element = kTransposed ? core + k % 8 * 16 + n % 8 * 2 : core + n % 8 * 16 + k % 8 * 2;
+        sum += rows[half][k] * widen_half(DType::kF16, *reinterpret_cast<const uint16_t*>(element));
+      }
     }
   }
 }

@@ -40,8 +40,8 @@ Tiling choose_tiling(const ProductShape& shape, int n_multiprocessors) {
 }
 
 size_t most_share_floats(const ProductShape& shape) {
-  const auto rows = static_cast<size_t>(shape.n_rows + kTileRows);
-  const auto groups = static_cast<size_t>(divide_up(shape.n_groups, kTileGroups) * kTileGroups);
+  const auto rows = static_cast<size_t>(shape.n_rows) + kTileRows;
+  const auto groups = static_cast<size_t>(divide_up(shape.n_groups, kTileGroups)) * kTileGroups;
   const size_t of_all = rows * groups * static_cast<size_t>(most_shares(shape.n_stages));
   return std::min(of_all, size_t{kMaxBlocks} * kTileGroups * kTileRows) * kGroup;
 }

@@ -8,6 +8,8 @@
 //
 // Where a row has more chunks than a block takes at once, several blocks share it: each leaves the sums of its chunks,
 // and the block that comes last joins them.
+#include <bit>
+
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/prepare.h"
 
@@ -57,6 +59,7 @@ __device__ void weigh(const AttentionArgs& a, const DecodeWork& w, uint32_t chun
     const int in_page = i & (page_size - 1), last = end < i - in_page + page_size ? end : i - in_page + page_size;
     const std::byte* values = slot + size_t(i >> a.kv.page_shift) * 2 * a.kv.half_bytes + a.kv.half_bytes;
     int at = in_page;
+#pragma unroll 1
     for (; i < last && i % 4 != 0; ++i, ++at) {
       const float v = value_at<kKv>(a.kv, values, at, d);
 #pragma unroll
@@ -76,6 +79,7 @@ __device__ void weigh(const AttentionArgs& a, const DecodeWork& w, uint32_t chun
         sum[j] = __fmaf_rn(four.w, v[3], sum[j]);
       }
     }
+#pragma unroll 1
     for (; i < last; ++i, ++at) {
       const float v = value_at<kKv>(a.kv, values, at, d);
 #pragma unroll
@@ -97,11 +101,11 @@ __device__ void weigh_all(const AttentionArgs& a, const DecodeWork& w, uint32_t 
   if (first >= step) return;
   const int n = (w.n_queries + step - 1) / step;  // of a thread
   for (int d = head_dim < kThreads ? t % head_dim : t; d < head_dim; d += kThreads) {
-    if (n == 1)
+    if (kQueries == 1 || n == 1)
       weigh<kKv, 1>(a, w, chunk, slot, d, first, step, p, o);
-    else if (n == 2)
+    else if (kQueries == 2 || n == 2)
       weigh<kKv, 2>(a, w, chunk, slot, d, first, step, p, o);
-    else if (n <= 4)
+    else if (kQueries == 4 || n <= 4)
       weigh<kKv, 4>(a, w, chunk, slot, d, first, step, p, o);
     else
       weigh<kKv, 8>(a, w, chunk, slot, d, first, step, p, o);
@@ -121,6 +125,7 @@ __device__ void join(const AttentionArgs& a, const DecodeWork& w, int n_chunks, 
                      DecodeShared<kQueries>& s) {
   using S = DecodeShared<kQueries>;
   const int n = w.n_queries * a.kv.head_dim;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
     float& total = s.row(S::kTotal + q, a.kv.head_dim)[d];
@@ -157,6 +162,7 @@ __device__ void leave_chunk(const AttentionArgs& a, const DecodeWork& w, uint32_
                             DecodeShared<kQueries>& s) {
   for (int q = 0; q < w.n_queries; ++q) {
     float* part = partial_of<kQueries>(a, chunk, q);
+#pragma unroll 1
     for (int d = t; d < a.kv.head_dim; d += kTeamThreads<kQueries>)
       part[d] = s.row(DecodeShared<kQueries>::kOutputs + team * kQueries + q, a.kv.head_dim)[d];
     if (t == 0) {
@@ -169,18 +175,40 @@ __device__ void leave_chunk(const AttentionArgs& a, const DecodeWork& w, uint32_
 template <int kQueries>
 __device__ void join_all(const AttentionArgs& a, const DecodeWork& w) {
   const int n = w.n_queries * a.kv.head_dim;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
     const int q = i / a.kv.head_dim, d = i % a.kv.head_dim;
     put(a, w, q, d, join_chunks<kQueries>(a, w.chunks, q, d));
   }
 }
 
-template <DType kKv, int kQueries>
-__global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_decode_kernel(const AttentionArgs a) {
+// What the compiler may know of the usual case: heads of kDim elements in pages of a chunk.
+template <DType kKv, int kDim>
+__device__ AttentionArgs with_constants(AttentionArgs a) {
+  a.kv.dtype = kKv;
+  if constexpr (kDim != 0) {
+    a.kv.head_dim = kDim;
+    a.kv.page_shift = std::countr_zero(unsigned{kChunk});
+    a.kv.value_bytes = kDim * 2;
+    a.kv.half_bytes = size_t{kChunk} * kDim * 2;
+  }
+  return a;
+}
+template <int kDim>
+bool is_usual(const KvView& kv) {
+  return kv.dtype == DType::kF16 && kv.head_dim == kDim && 1 << kv.page_shift == kChunk;
+}
+
+// kDim: of the usual case, 0: any. A decode's instructions run once or twice, so most of them come from memory: with
+// constants there are fewer, and no divisions; and loops of one turn are not unrolled.
+template <DType kKv, int kQueries, int kDim>
+__global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>)
+    attention_decode_kernel(const __grid_constant__ AttentionArgs given) {
   constexpr int kThreads = kTeamThreads<kQueries>;
+  const AttentionArgs a = with_constants<kKv, kDim>(given);
   auto& s = *reinterpret_cast<DecodeShared<kQueries>*>(shared_memory());
   const int team = static_cast<int>(threadIdx.x) / kThreads, t = static_cast<int>(threadIdx.x) % kThreads;
-  const int teams = static_cast<int>(blockDim.x) / kThreads;
+  const int teams = kDim != 0 ? kMaxTeams : static_cast<int>(blockDim.x) / kThreads;
   std::byte* const slot = reinterpret_cast<std::byte*>(s.row(DecodeShared<kQueries>::n_rows(teams), a.kv.head_dim)) +
                           size_t(team) * chunk_bytes(a.kv);
   const bool rotates = a.cos != nullptr;
@@ -209,6 +237,7 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>) attention_d
     }
     if (has) score<kKv, kQueries>(a, w, chunk, slot, s, t, s.p[team]);
     __syncthreads();
+#pragma unroll 1
     for (int i = warp_id(); i < teams * w.n_queries; i += n_warps()) {
       const int of = i / w.n_queries, q = i % w.n_queries;
       const uint32_t c = first + static_cast<uint32_t>(of);
@@ -245,9 +274,11 @@ void start(const KernelStream& stream, const AttentionArgs& a) {
                        static_cast<size_t>(DecodeShared<kQueries>::n_rows(teams) * a.kv.head_dim) * sizeof(float) +
                        static_cast<size_t>(teams) * chunk_bytes(a.kv);
   launch(stream, {grid, dim3(static_cast<unsigned>(teams * kTeamThreads<kQueries>)), bytes},
-         a.kv.dtype == DType::kQ8_0  ? attention_decode_kernel<DType::kQ8_0, kQueries>
-         : a.kv.dtype == DType::kF16 ? attention_decode_kernel<DType::kF16, kQueries>
-                                     : attention_decode_kernel<DType::kF32, kQueries>,
+         is_usual<64>(a.kv)           ? attention_decode_kernel<DType::kF16, kQueries, 64>
+         : is_usual<128>(a.kv)        ? attention_decode_kernel<DType::kF16, kQueries, 128>
+         : a.kv.dtype == DType::kQ8_0 ? attention_decode_kernel<DType::kQ8_0, kQueries, 0>
+         : a.kv.dtype == DType::kF16  ? attention_decode_kernel<DType::kF16, kQueries, 0>
+                                      : attention_decode_kernel<DType::kF32, kQueries, 0>,
          a);
 }
 

@@ -53,7 +53,7 @@ __device__ DecodeWork find_work(const AttentionArgs& a, int teams) {
   w.row = row;
   w.kv_head = kv_head;
   w.first_head = kv_head * group + first;
-  w.n_queries = group - first < kQueries ? group - first : kQueries;
+  w.n_queries = kQueries == 1 ? 1 : group - first < kQueries ? group - first : kQueries;
   w.position = a.batch.positions[row];
   w.range = seen(a, w.position);
   w.table = a.batch.pages + a.batch.tables[row];
@@ -109,6 +109,7 @@ __device__ void load_row(const AttentionArgs& a, const DecodeWork& w, Angle firs
   const float* key = row + (a.kv.n_heads + w.kv_head) * head_dim;
   const bool rotates = a.cos != nullptr;
   const int n_rotated = w.n_queries + (rotates ? 1 : 0);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < n_rotated * half; i += static_cast<int>(blockDim.x)) {
     const int q = i / half, j = i % half;
     const float* from = q < w.n_queries ? row + (w.first_head + q) * head_dim : key;
@@ -123,6 +124,7 @@ __device__ void load_row(const AttentionArgs& a, const DecodeWork& w, Angle firs
   if (!rotates) return;
   const float* value = key + a.kv.n_kv_heads * head_dim;
   // From the last threads on, which have no pair where there are enough.
+#pragma unroll 1
   for (int d = static_cast<int>(blockDim.x - 1 - threadIdx.x); d < head_dim; d += static_cast<int>(blockDim.x))
     s.row(S::kOwn + 1, head_dim)[d] = value[d];
 }
@@ -131,10 +133,12 @@ __device__ void load_row(const AttentionArgs& a, const DecodeWork& w, Angle firs
 __device__ inline void append(const AttentionArgs& a, int in_page, const float* key, const float* value,
                               std::byte* head, int t, int n) {
   if (a.kv.dtype == DType::kQ8_0) {
+#pragma unroll 1
     for (int d = t / kWarp * kKvBlockSize; d < a.kv.head_dim; d += n / kWarp * kKvBlockSize)
       append_q8(a.kv, head, in_page, d, key, value);
     return;
   }
+#pragma unroll 1
   for (int d = t; d < a.kv.head_dim; d += n) {
     store_key(a.kv, head, in_page, d, key[d]);
     store_value(a.kv, head + a.kv.half_bytes, in_page, d, value[d]);

@@ -157,10 +157,10 @@ __device__ void load_row(const AttentionArgs& a, const Work& w, Shared<kDim, kOf
     const size_t angle = size_t{w.position} * kHalf + static_cast<size_t>(j);
     if (rotates) rotate(first, second, a.cos[angle], a.sin[angle]);
     if (is_key) {
-      s.key[d.first] = f32_to_f16_saturate(first);
-      s.key[d.second] = f32_to_f16_saturate(second);
-      s.value[d.first] = f32_to_f16_saturate(value[d.first]);
-      s.value[d.second] = f32_to_f16_saturate(value[d.second]);
+      s.key[d.first] = narrow_f16(first);
+      s.key[d.second] = narrow_f16(second);
+      s.value[d.first] = narrow_f16(value[d.first]);
+      s.value[d.second] = narrow_f16(value[d.second]);
     } else {
       s.queries[head][d.first] = first;
       s.queries[head][d.second] = second;

@@ -41,6 +41,19 @@ __device__ inline float widen_f16(uint16_t h) {
 #endif
 }
 
+// f32_to_f16_saturate() in three instructions (of NaN only that it is NaN).
+__device__ inline uint16_t narrow_f16(float f) {
+#if defined(__CUDA_ARCH__)
+  constexpr float kLargest = 65504.0f;
+  const float inside = f > kLargest ? kLargest : f < -kLargest ? -kLargest : f;
+  uint16_t h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(inside));
+  return h;
+#else
+  return f32_to_f16_saturate(f);
+#endif
+}
+
 // The 32 lanes' sum by the fixed tree 16, 8, 4, 2, 1; every lane gets it: a + b is b + a, so each lane's tree is the
 // first one's.
 __device__ inline float tree_sum(float partial) {

@@ -15,14 +15,14 @@ __device__ inline std::byte* head_in_page(const KvView& kv, int kv_head, uint32_
 __device__ inline void store_key(const KvView& kv, std::byte* keys, int in_page, int d, float key) {
   const int page_size = 1 << kv.page_shift;
   if (kv.dtype == DType::kF16)
-    reinterpret_cast<uint16_t*>(keys)[(d / 8 * page_size + in_page) * 8 + d % 8] = f32_to_f16_saturate(key);
+    reinterpret_cast<uint16_t*>(keys)[(d / 8 * page_size + in_page) * 8 + d % 8] = narrow_f16(key);
   else
     reinterpret_cast<float*>(keys)[(d / 4 * page_size + in_page) * 4 + d % 4] = key;
 }
 __device__ inline void store_value(const KvView& kv, std::byte* values, int in_page, int d, float value) {
   const int at = in_page * kv.head_dim + d;
   if (kv.dtype == DType::kF16)
-    reinterpret_cast<uint16_t*>(values)[at] = f32_to_f16_saturate(value);
+    reinterpret_cast<uint16_t*>(values)[at] = narrow_f16(value);
   else
     reinterpret_cast<float*>(values)[at] = value;
 }
@@ -46,7 +46,7 @@ struct Q8 {
 };
 __device__ inline Q8 round_to_q8(float x) {
   const unsigned largest = integer_max(__float_as_uint(x) & 0x7fffffffu);  // NaN orders last
-  const uint16_t bits = f32_to_f16_saturate(__fdiv_rn(__uint_as_float(largest), 127.0f));
+  const uint16_t bits = narrow_f16(__fdiv_rn(__uint_as_float(largest), 127.0f));
   const float d = widen_f16(bits);
   if (largest > 0x7f800000u || d == 0.0f) return {bits, 0};
   const float q = __fdiv_rn(x, d);

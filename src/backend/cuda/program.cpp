@@ -233,10 +233,10 @@ std::span<const float> CudaProgram::hand_out() {
 // free for the next one.
 template <typename Copy>
 void CudaProgram::receive(Copy copy) {
+  is_queued_ = false;  // whether the wait succeeds or not
   try {
     copy();
     stream_.synchronize();
-    is_queued_ = false;
   } catch (const CodedError& error) {
     if (error.code() != ErrorCode::kDeviceLost) throw;
     std::throw_with_nested(CodedError(ErrorCode::kDeviceLost, fmt::format("{} was lost in a step of a batch of {} rows",

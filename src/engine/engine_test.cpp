@@ -308,6 +308,7 @@ TEST(Engine, TellsTokensWhileTheNextStepRuns) {
     if (std::holds_alternative<FinishEvent>(event)) history.emplace_back("end");
   });
   EXPECT_EQ(client.result(), fake_result(request, 50));
+  engine.stop();  // the sink of the end has returned
   EXPECT_EQ(history, (std::vector<std::string>{"start", "finish", "start", "token 0", "finish", "start", "token 1",
                                                "finish", "token 2", "end"}));
 }

@@ -68,6 +68,7 @@ __device__ unsigned larger(unsigned largest, float x) {
 }
 
 // Eight neighbouring elements of a row, and what they are multiplied with.
+template <Prepare kPrepare>
 struct Eight {
   float x[8], other[8];
 
@@ -75,23 +76,23 @@ struct Eight {
     const float* from = in.x + size_t(row) * in.stride + k;
     load(from, x);
     if (shares.n > 1) add(shares, n_rows, in.stride, size_t(row) * in.stride + k, const_cast<float*>(from));
-    if (in.prepare == Prepare::kRmsNorm) load(in.norm_weight + k, other);
-    if (in.prepare == Prepare::kGatedAct) load(from + in.cols, other);
+    if (kPrepare == Prepare::kRmsNorm) load(in.norm_weight + k, other);
+    if (kPrepare == Prepare::kGatedAct) load(from + in.cols, other);
   }
-  __device__ void add_to(const InputRows& in, Totals& totals) const {
+  __device__ void add_to(Totals& totals) const {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       totals.first = larger(totals.first, x[i]);
-      if (in.prepare != Prepare::kNone) totals.second = larger(totals.second, other[i]);
+      if (kPrepare != Prepare::kNone) totals.second = larger(totals.second, other[i]);
       totals.squares = __fmaf_rn(x[i], x[i], totals.squares);
     }
   }
   // The elements as the row has them.
-  __device__ void prepare(const InputRows& in, float inverse) {
+  __device__ void prepare(float inverse) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      if (in.prepare == Prepare::kRmsNorm) x[i] = __fmul_rn(__fmul_rn(x[i], inverse), other[i]);
-      if (in.prepare == Prepare::kGatedAct) x[i] = __fmul_rn(quick_silu(x[i]), other[i]);
+      if (kPrepare == Prepare::kRmsNorm) x[i] = __fmul_rn(__fmul_rn(x[i], inverse), other[i]);
+      if (kPrepare == Prepare::kGatedAct) x[i] = __fmul_rn(quick_silu(x[i]), other[i]);
     }
   }
 
@@ -119,7 +120,7 @@ struct Eight {
   }
 };
 
-template <DType kType, int kRows>
+template <DType kType, int kRows, Prepare kPrepare>
 __global__ void __launch_bounds__(kRows* kThreadsOfRow, 1024 / (kRows * kThreadsOfRow))
     half_rows_kernel(InputRows in, int n_rows, HalfRows out, GatedScale gated, Shares shares) {
   wait_for_inputs();
@@ -129,16 +130,16 @@ __global__ void __launch_bounds__(kRows* kThreadsOfRow, 1024 / (kRows * kThreads
   const int row = has_row ? own : n_rows - 1, first = static_cast<int>(threadIdx.x) / kRows * 8;
   const bool has_any = has_row && first < in.cols;
   const int end = has_row ? in.cols : 0;  // a thread without a row only meets the others
-  Eight kept(in, row, has_any ? first : 0, has_any ? shares : Shares{}, n_rows);
+  Eight<kPrepare> kept(in, row, has_any ? first : 0, has_any ? shares : Shares{}, n_rows);
   Totals totals;
-  if (has_any) kept.add_to(in, totals);
+  if (has_any) kept.add_to(totals);
   for (int k = first + kThreadsOfRow * 8; k < end; k += kThreadsOfRow * 8)
-    Eight(in, row, k, shares, n_rows).add_to(in, totals);
+    Eight<kPrepare>(in, row, k, shares, n_rows).add_to(totals);
   totals = totals.of_row(shared);
   int bound = exponent_above(__uint_as_float(totals.first));  // elements are below 2^bound
-  if (in.prepare != Prepare::kNone) bound += exponent_above(__uint_as_float(totals.second));
+  if (kPrepare != Prepare::kNone) bound += exponent_above(__uint_as_float(totals.second));
   float inverse = 0.0f;
-  if (in.prepare == Prepare::kRmsNorm) {
+  if (kPrepare == Prepare::kRmsNorm) {
     const float mean = __fdiv_rn(totals.squares, static_cast<float>(in.cols));
     inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, in.eps)));
     bound += exponent_above(inverse);
@@ -149,8 +150,8 @@ __global__ void __launch_bounds__(kRows* kThreadsOfRow, 1024 / (kRows * kThreads
   for (int k = first; has_row && k < out.n_units * 8; k += kThreadsOfRow * 8) {
     unsigned words[4] = {0, 0, 0, 0};
     if (k < in.cols) {
-      if (k != first) kept = Eight(in, row, k);
-      kept.prepare(in, inverse);
+      if (k != first) kept = Eight<kPrepare>(in, row, k);
+      kept.prepare(inverse);
 #pragma unroll
       for (int i = 0; i < 8; i += 2) {
         made.squares = __fmaf_rn(kept.x[i], kept.x[i], __fmaf_rn(kept.x[i + 1], kept.x[i + 1], made.squares));
@@ -182,24 +183,32 @@ __global__ void row_squares_kernel(MatrixView w, float* out) {
   out[size_t{blockIdx.x} * kGroup + threadIdx.x] = sum;
 }
 
-template <DType kType>
+template <DType kType, Prepare kPrepare>
 void start(const KernelStream& stream, const InputRows& in, int32_t n, const HalfRows& out, const GatedScale& gated,
            const Shares& shares) {
   const auto with = [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
     launch(stream, {dim3(static_cast<unsigned>(divide_up(n, kRows))), kRows * kThreadsOfRow, sizeof(Shared<kRows>)},
-           half_rows_kernel<kType, kRows>, in, n, out, gated, shares);
+           half_rows_kernel<kType, kRows, kPrepare>, in, n, out, gated, shares);
   };
   if (n < kManyRows) return with(std::integral_constant<int, 1>());
   with(std::integral_constant<int, 2>());
+}
+
+template <DType kType>
+void choose_prepare(const KernelStream& stream, const InputRows& in, int32_t n, const HalfRows& out,
+                    const GatedScale& gated, const Shares& shares) {
+  if (in.prepare == Prepare::kRmsNorm) return start<kType, Prepare::kRmsNorm>(stream, in, n, out, gated, shares);
+  if (in.prepare == Prepare::kGatedAct) return start<kType, Prepare::kGatedAct>(stream, in, n, out, gated, shares);
+  start<kType, Prepare::kNone>(stream, in, n, out, gated, shares);
 }
 
 }  // namespace
 
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
                const GatedScale& gated, const Shares& shares) {
-  if (dtype == DType::kBF16) return start<DType::kBF16>(stream, in, n, out, gated, shares);
-  start<DType::kF16>(stream, in, n, out, gated, shares);
+  if (dtype == DType::kBF16) return choose_prepare<DType::kBF16>(stream, in, n, out, gated, shares);
+  choose_prepare<DType::kF16>(stream, in, n, out, gated, shares);
 }
 
 void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out) {

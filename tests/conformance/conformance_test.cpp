@@ -110,6 +110,22 @@ TEST_F(Conformance, Linear) {
       }
 }
 
+// More segments than a block of a device takes at once; groups that some devices give whole to a block, others by
+// halves.
+TEST_F(Conformance, LinearOfManySegments) {
+  for (const DType dtype : {DType::kF16, DType::kQ8_0, DType::kQ5_1, DType::kQ6_K}) {
+    SCOPED_TRACE(to_string(dtype));
+    check_verb(25 * 256, Values::kPlain, [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
+      out_width_ = 40 + 33;
+      const SlotId y = b.slot("y", out_width_);
+      b.step("plain",
+             Linear{x, y, {w.matrix(b, "a", dtype, 40, 25 * 256), w.matrix(b, "b", dtype, 33, 25 * 256)}, {}, false});
+      return y;
+    });
+    if (HasFatalFailure()) return;
+  }
+}
+
 TEST_F(Conformance, LinearOfMixedTypes) {
   check_verb(512, Values::kWide, [&](PlanBuilder& b, RandomWeights& w, SlotId x) {
     out_width_ = std::size(kDTypes) * 21;

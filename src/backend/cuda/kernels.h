@@ -16,6 +16,7 @@ inline constexpr int kGroup = 32;        // weight rows that lie side by side; o
 inline constexpr int kSegment = 256;     // of K; docs/numerics.md
 inline constexpr int kQuantBlock = 32;   // activations that share a scale
 inline constexpr int kMaxTileRows = 8;   // rows that share one load of a weight, at most
+inline constexpr int kFusedRows = 2;     // rows whose norm and int16 blocks each block of a Linear makes, at most
 inline constexpr int kMaxQueries = 8;    // query vectors of one attention tile, at most
 inline constexpr int kChunk = 64;        // positions of one softmax chunk
 inline constexpr int kMaxHeadDim = 256;  // and a multiple of kHeadDimStep
@@ -109,15 +110,19 @@ struct LinearArgs {
   LinearPart parts[kMaxParts];  // of one type
   int32_t n_parts = 0, n_groups = 0;
   int32_t n_rows = 0;
+  // Up to kFusedRows rows may want a norm, and have no int16 blocks (q null) yet: each block makes them for itself.
+  // More rows are plain, or packed where weights are quantized.
   InputRows x;
-  PackedRows packed;  // of x; q null: not made, and x is read by each block for itself
+  PackedRows packed;
   float* y = nullptr;
   int32_t y_width = 0;
   bool accumulate = false;
   // The two parts are gate and up: y is their gated activation.
   bool gates = false;
   PackedRows packed_y;  // and its int16 blocks, where they are asked for
-  // Chosen by linear(): segments, or pieces of them, that a warp has under way; whether a block keeps its input.
+  // Chosen by linear(): whether a block makes half a group at a time; whether it makes only one; segments, or pieces of
+  // them, that a warp has under way; whether a block keeps its input for the next one.
+  bool halves = false, one_task = false;
   int32_t n_slots = 1;
   bool keeps_input = false;
 };

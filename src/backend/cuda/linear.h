@@ -2,10 +2,13 @@
 //
 // A block makes groups of 32 outputs of up to kRows rows, one group after another; a lane is an output, a warp takes a
 // segment of 256 of K at a time and leaves its sum in shared memory; when a group's sums are there, they are added left
-// to right. Weights go through a ring in shared memory that is the warp's own: a lane copies what it will read itself.
-// The copies begin before the kernel waits for its inputs, and those of the next group before the last one is done, so
-// that the device's memory is always at work. There are no more blocks than have room at once, as long as one tile has
-// all rows: none has to make its input while its weights wait.
+// to right. Where there are few groups a block makes half of one at a time, and a warp takes two segments at once: so
+// that twice as many multiprocessors have work, and room for the kernel that comes next.
+//
+// Weights go through a ring in shared memory that is the warp's own: a lane copies what it will read itself. The copies
+// begin before the kernel waits for its inputs, and those of the next task before the last one is done, so that the
+// device's memory is always at work. There are no more blocks than have room at once, as long as one tile has all rows:
+// none has to make its input while its weights wait.
 #pragma once
 
 #include <type_traits>
@@ -22,8 +25,25 @@ inline constexpr int kLinearThreads = kMaxLinearWarps * kWarp;
 // Of one block: two have room beside each other on a multiprocessor of 227 KB, or, at most, one.
 inline constexpr size_t kHalfShared = 112 << 10, kAllShared = 208 << 10, kSharedOfMultiprocessor = 227 << 10;
 
-// Where things lie in a block's shared memory, as bytes from its beginning. Sums come first: two sets, used in turn,
-// of [segments][kRows][32].
+// A task is what a block makes at once: a group's outputs, or half of them. A team takes a segment, each lane an
+// output: it is a warp, or half of one.
+__host__ __device__ inline int teams_of_warp(const LinearArgs& a) { return a.halves ? 2 : 1; }
+__host__ __device__ inline int outputs_of_task(const LinearArgs& a) { return a.halves ? kGroup / 2 : kGroup; }
+struct Team {
+  int of_warp;  // the thread's
+  int index;    // of the block's teams
+  int n;        // teams of the block
+  int lane;     // inside the team
+
+  __device__ explicit Team(const LinearArgs& a)
+      : of_warp(a.halves ? lane_id() / (kWarp / 2) : 0),
+        index(warp_id() * teams_of_warp(a) + of_warp),
+        n(n_warps() * teams_of_warp(a)),
+        lane(lane_id() & (outputs_of_task(a) - 1)) {}
+};
+
+// Where things lie in a block's shared memory, as bytes from its beginning. Sums come first:
+// [segments][kRows][outputs], and the same again, for every second task.
 template <int kRows>
 struct LinearShared {
   uint32_t gates, inverse, rows, norm, inputs, warps, bytes;
@@ -33,13 +53,14 @@ struct LinearShared {
     const bool norms = a.x.prepare == Prepare::kRmsNorm && a.packed.q == nullptr;
     const auto row_bytes = norms ? static_cast<uint32_t>((a.x.cols + 3) / 4 * 16) : 0;
     const auto segments = static_cast<uint32_t>(a.parts[0].w.segments);
-    constexpr uint32_t kOutputs = kRows * kGroup * sizeof(float);
-    gates = 2 * segments * kOutputs;
-    inverse = gates + (a.gates ? kOutputs : 0);
+    const auto output_bytes = static_cast<uint32_t>(kRows * outputs_of_task(a)) * static_cast<uint32_t>(sizeof(float));
+    const auto teams = static_cast<uint32_t>(n_warps * teams_of_warp(a));
+    gates = (a.one_task ? 1 : 2) * segments * output_bytes;
+    inverse = gates + (a.gates ? output_bytes : 0);
     rows = inverse + kMaxTileRows * sizeof(float);
     norm = rows + kRows * row_bytes;
     inputs = norm + row_bytes;
-    warps = inputs + (a.keeps_input ? segments : static_cast<uint32_t>(n_warps)) * input_bytes;
+    warps = inputs + (a.keeps_input ? segments : teams) * input_bytes;
     bytes = warps + static_cast<uint32_t>(n_warps) * bytes_per_warp;
   }
 };
@@ -49,29 +70,31 @@ __device__ T* shared_at(uint32_t byte) {
   return reinterpret_cast<T*>(shared_memory() + byte);
 }
 
-// One group of outputs.
+// The outputs of a task.
 struct Place {
   LinearPart part;
-  int group;      // inside the part
+  int column;     // the first one's, inside the part
   int first_row;  // of the tile
 };
 
-// The groups of a block: every gridDim.y-th, or, of gate and up, both of every gridDim.y-th pair.
-__device__ inline int group_of(const LinearArgs& a, int task) {
-  if (!a.gates) return static_cast<int>(blockIdx.y) + task * static_cast<int>(gridDim.y);
-  return static_cast<int>(blockIdx.y) + task / 2 * static_cast<int>(gridDim.y) + task % 2 * (a.n_groups / 2);
+// Of all blocks; of gate and up, pairs of them.
+__host__ __device__ inline int all_tasks(const LinearArgs& a) {
+  return (a.gates ? a.n_groups / 2 : a.n_groups) * teams_of_warp(a);
 }
+// The tasks of a block: every gridDim.y-th, or both of every gridDim.y-th pair.
 __device__ inline int count_tasks(const LinearArgs& a) {
-  const int n = a.gates ? a.n_groups / 2 : a.n_groups, blocks = static_cast<int>(gridDim.y);
+  const int n = all_tasks(a), blocks = static_cast<int>(gridDim.y);
   return (n - static_cast<int>(blockIdx.y) + blocks - 1) / blocks * (a.gates ? 2 : 1);
 }
 
 template <int kRows>
 __device__ Place find_place(const LinearArgs& a, int task) {
-  const int group = group_of(a, task);
+  const int index = static_cast<int>(blockIdx.y) + (a.gates ? task / 2 : task) * static_cast<int>(gridDim.y);
+  const int group = (a.halves ? index / 2 : index) + (a.gates ? task % 2 * (a.n_groups / 2) : 0);
   int i = 0;
   while (i + 1 < a.n_parts && group >= a.parts[i + 1].first_group) ++i;
-  return {a.parts[i], group - a.parts[i].first_group, static_cast<int>(blockIdx.x) * kRows};
+  return {a.parts[i], (group - a.parts[i].first_group) * kGroup + (a.halves ? index % 2 * (kGroup / 2) : 0),
+          static_cast<int>(blockIdx.x) * kRows};
 }
 
 // The tile's row, or its last one again.
@@ -86,8 +109,9 @@ template <int kRows>
 struct TileInput {
   const LinearArgs& a;
   const LinearShared<kRows>& shared;
+  static constexpr bool kMakes = kRows <= kFusedRows;
 
-  __device__ bool norms() const { return a.x.prepare == Prepare::kRmsNorm && a.packed.q == nullptr; }
+  __device__ bool norms() const { return kMakes && a.x.prepare == Prepare::kRmsNorm && a.packed.q == nullptr; }
 
   // Before wait_for_inputs(): one group of copies.
   __device__ void ask_for_norm() const {
@@ -118,7 +142,12 @@ struct TileInput {
 
   // A warp's values of row r from k0 on, n of them; 0 behind.
   __device__ void get(int r, int k0, int n, LaneValues& y) const {
-    if (!norms()) return prepare(a.x, clamped_row<kRows>(a, r), k0, n, 0.0f, y);
+    if (!norms()) {
+      const float* x = a.x.x + size_t(clamped_row<kRows>(a, r)) * a.x.stride + k0;
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) y[i] = i * kWarp + lane_id() < n ? x[i * kWarp + lane_id()] : 0.0f;
+      return;
+    }
     const int stride = (a.x.cols + 3) / 4 * 4;
     const float inverse = shared_at<float>(shared.inverse)[r];
 #pragma unroll
@@ -131,17 +160,19 @@ struct TileInput {
   }
 };
 
-// A warp leaves the sums of a segment.
+// A team leaves the sums of a segment.
 template <int kRows>
-__device__ void leave(const Place& place, int task, int segment, const float (&acc)[kRows]) {
-  auto* sums = shared_at<float>(0) + (task % 2 * place.part.w.segments + segment) * kRows * kGroup;
+__device__ void leave(const LinearArgs& a, const Place& place, int task, int segment, const float (&acc)[kRows]) {
+  const int n = outputs_of_task(a);
+  if (segment >= place.part.w.segments) return;
+  auto* sums = shared_at<float>(0) + (task % 2 * place.part.w.segments + segment) * kRows * n + Team(a).lane;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) sums[r * kGroup + lane_id()] = acc[r];
+  for (int r = 0; r < kRows; ++r) sums[r * n] = acc[r];
 }
 
 // What a lane's output of row r of the tile is added to; asked for early, and used in finish().
 __device__ inline float residual(const LinearArgs& a, const Place& place, int r) {
-  const int row = place.first_row + r, column = place.group * kGroup + lane_id();
+  const int row = place.first_row + r, column = place.column + Team(a).lane;
   if (!a.accumulate || row >= a.n_rows || column >= place.part.w.rows) return 0.0f;
   return a.y[size_t(row) * a.y_width + place.part.column + column];
 }
@@ -150,37 +181,39 @@ __device__ inline float residual(const LinearArgs& a, const Place& place, int r)
 template <int kRows>
 __device__ void put_gated(const LinearArgs& a, const LinearShared<kRows>& shared, const Place& place, int task, int r,
                           float total) {
-  float& kept = shared_at<float>(shared.gates)[r * kGroup + lane_id()];  // written and read by one lane
+  const int lane = Team(a).lane;
+  float& kept = shared_at<float>(shared.gates)[r * outputs_of_task(a) + lane];  // written and read by one lane
   if (task % 2 == 0) {
     kept = total;
     return;
   }
-  const int row = place.first_row + r, column = place.group * kGroup + lane_id();
+  const int row = place.first_row + r, column = place.column + lane;
   const float y = gated(kept, total);
   if (column < place.part.w.rows) a.y[size_t(row) * a.y_width + column] = y;
-  if (a.packed_y.q != nullptr) pack_block(y, a.packed_y, size_t(row) * a.y_width / kQuantBlock + place.group);
+  if (a.packed_y.q != nullptr) pack_block(y, a.packed_y, (size_t(row) * a.y_width + place.column) / kQuantBlock);
 }
 
 // When all have left theirs: the total, bias, then residual, then out. One lane, one output. first: residual() of the
-// warp's first row.
+// team's first row.
 template <int kRows>
 __device__ void finish(const LinearArgs& a, const LinearShared<kRows>& shared, const Place& place, int task,
                        float first) {
   __syncthreads();
-  const int column = place.group * kGroup + lane_id(), segments = place.part.w.segments;
-  const auto* sums = shared_at<float>(0) + task % 2 * segments * kRows * kGroup + lane_id();
-  for (int r = warp_id(); r < kRows; r += n_warps()) {
+  const Team team(a);
+  const int n = outputs_of_task(a), column = place.column + team.lane, segments = place.part.w.segments;
+  const auto* sums = shared_at<float>(0) + task % 2 * segments * kRows * n + team.lane;
+  for (int r = team.index; r < kRows; r += team.n) {
     const int row = place.first_row + r;
     if (row >= a.n_rows) continue;
     float total = 0.0f;
 #pragma unroll 8
-    for (int s = 0; s < segments; ++s) total = __fadd_rn(total, sums[(s * kRows + r) * kGroup]);
+    for (int s = 0; s < segments; ++s) total = __fadd_rn(total, sums[(s * kRows + r) * n]);
     const bool is_output = column < place.part.w.rows;
     if (place.part.bias != nullptr && is_output) total = __fadd_rn(total, place.part.bias[column]);
     if (a.gates) {
       put_gated<kRows>(a, shared, place, task, r, total);
     } else if (is_output) {
-      const float before = r == warp_id() ? first : residual(a, place, r);
+      const float before = r == team.index ? first : residual(a, place, r);
       a.y[size_t(row) * a.y_width + place.part.column + column] = a.accumulate ? __fadd_rn(before, total) : total;
     }
   }
@@ -192,12 +225,22 @@ struct LinearCut {
   uint32_t input_bytes;         // of a segment of kRows rows
   uint32_t (*warp_bytes)(int);  // of a warp's ring of n slots
 
+  // A block makes half a group at a time if there are no more than `few`, or as few pairs of them.
+  void choose_task(const KernelStream& stream, LinearArgs& a, int few) const {
+    const bool one_tile = a.n_rows <= kRows;
+    a.halves = false;
+    a.halves = one_tile && a.packed_y.q == nullptr && all_tasks(a) <= few;
+    a.one_task = !a.gates && (!one_tile || all_tasks(a) <= stream.n_multiprocessors);
+    a.keeps_input = !a.one_task;
+  }
+  // Warps that take all segments at once.
+  static int all_warps(const LinearArgs& a) { return divide_up(a.parts[0].w.segments, teams_of_warp(a)); }
   // The most warps, with a.n_slots slots each, that fit into `limit` bytes, so few that all have as many segments as
   // the busiest one; 0: none fits.
   int warps(const LinearArgs& a, size_t limit) const {
-    const int segments = a.parts[0].w.segments;
-    for (int n = segments < kMaxLinearWarps ? segments : kMaxLinearWarps; n > 0; --n)
-      if (bytes(a, n) <= limit) return divide_up(segments, divide_up(segments, n));
+    const int all = all_warps(a);
+    for (int n = all < kMaxLinearWarps ? all : kMaxLinearWarps; n > 0; --n)
+      if (bytes(a, n) <= limit) return divide_up(all, divide_up(all, n));
     return 0;
   }
   size_t bytes(const LinearArgs& a, int n_warps) const {
@@ -213,7 +256,7 @@ struct LinearCut {
     return least < by_registers ? (least < 1 ? 1 : least) : by_registers;
   }
   Shape shape(const KernelStream& stream, const LinearArgs& a, int n_warps) const {
-    const int tiles = divide_up(a.n_rows, kRows), work = a.gates ? a.n_groups / 2 : a.n_groups;
+    const int tiles = divide_up(a.n_rows, kRows), work = all_tasks(a);
     const int room = tiles > 1 ? work : stream.n_multiprocessors * resident(a, n_warps);
     return {dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(work < room ? work : room)),
             dim3(static_cast<unsigned>(n_warps * kWarp)), bytes(a, n_warps)};

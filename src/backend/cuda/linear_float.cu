@@ -8,7 +8,8 @@ namespace {
 constexpr int kPieceUnits = 8;  // units of a lane that are copied together
 constexpr uint32_t kPieceBytes = kPieceUnits * kGroup * sizeof(uint4);
 
-// Pieces that a warp has under way: four where each block has a multiprocessor for itself, else two.
+// Pieces that a warp has under way: four where there is room for a block's whole share of a matrix, or for most of it,
+// else two.
 constexpr int kManyPieces = 4, kFewPieces = 2;
 
 __device__ void wait_for_oldest_of(int n_pieces) {
@@ -49,14 +50,15 @@ __device__ void add_part_of_unit(const uint4& unit, int n, const float* xs, floa
   }
 }
 
-// What a warp asks for, in order: the pieces of its segments of the block's first group, of the next, ...
+// What a warp asks for, in order: the pieces of its segments of the block's first task, of the next, ...
 template <typename Codes, int kRows>
 struct PieceStream {
   static constexpr int kPiecesPerSegment = kSegment / (Codes::kPerUnit * kPieceUnits);
   const LinearArgs& a;
+  const Team team;
   uint4* ring;  // the lane's
   const int n_tasks;
-  int task = 0, segment = warp_id(), piece = 0, n_asked = 0;
+  int task = 0, segment = team.index, piece = 0, n_asked = 0;
 
   __device__ uint4* slot(int visit) const { return ring + (visit & (a.n_slots - 1)) * (kPieceUnits * kGroup); }
 
@@ -65,8 +67,9 @@ struct PieceStream {
     if (task >= n_tasks) return commit_copies();
     const Place place = find_place<kRows>(a, task);
     const MatrixView& w = place.part.w;
-    const int first = (segment * kPiecesPerSegment + piece) * kPieceUnits;
-    const uint4* from = w.units + (size_t(place.group) * w.units_per_row + first) * kGroup + lane_id();
+    const int first = (segment * kPiecesPerSegment + piece) * kPieceUnits, group = place.column / kGroup;
+    const uint4* from =
+        w.units + (size_t(group) * w.units_per_row + first) * kGroup + place.column % kGroup + team.lane;
     uint4* to = slot(n_asked++);
 #pragma unroll
     for (int i = 0; i < kPieceUnits; ++i)
@@ -74,23 +77,33 @@ struct PieceStream {
     commit_copies();
     if (++piece < kPiecesPerSegment) return;
     piece = 0;
-    segment += n_warps();
-    if (segment < w.segments) return;
-    segment = warp_id();
+    segment += team.n;
+    if (segment - team.of_warp < w.segments) return;
+    segment = team.index;
     ++task;
   }
 };
 
-// A row's segment: n values from k0 on.
+// The rows of a segment: n values from k0 on.
 template <int kRows>
 __device__ void stage(const TileInput<kRows>& input, int k0, int n, float* xs) {
-  __syncwarp();
 #pragma unroll 1
   for (int r = 0; r < kRows; ++r) {
     LaneValues values;
     input.get(r, k0, n, values);
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) xs[r * kSegment + i * kWarp + lane_id()] = values[i];
+  }
+}
+
+// What the warp's teams read: their segments, from `segment` on.
+template <int kRows>
+__device__ void stage_all(const TileInput<kRows>& input, int segment, float* xs) {
+  __syncwarp();
+#pragma unroll 1
+  for (int i = 0; i < teams_of_warp(input.a); ++i) {
+    const int k0 = (segment + i) * kSegment, left = input.a.x.cols - k0;
+    if (left > 0) stage<kRows>(input, k0, left < kSegment ? left : kSegment, xs + i * kRows * kSegment);
   }
   __syncwarp();
 }
@@ -102,8 +115,10 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __gr
   const uint32_t ring_bytes = static_cast<uint32_t>(a.n_slots) * kPieceBytes;
   const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);
   const TileInput<kRows> input{a, shared};
+  const Team team(a);
   PieceStream<Codes, kRows> stream{
-      a, shared_at<uint4>(shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes) + lane_id(), count_tasks(a)};
+      a, team, shared_at<uint4>(shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes) + lane_id(),
+      count_tasks(a)};
   input.ask_for_norm();
   for (int i = 0; i < a.n_slots; ++i) stream.ask();
   wait_for_inputs();
@@ -115,12 +130,14 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __gr
   int visit = 0;
   for (int task = 0; task < stream.n_tasks; ++task) {
     const Place place = find_place<kRows>(a, task);
-    const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
-    for (int segment = warp_id(); segment < place.part.w.segments; segment += n_warps()) {
-      const int k0 = segment * kSegment, left = place.part.w.cols - k0, n = left < kSegment ? left : kSegment;
-      const int at = a.keeps_input ? segment : warp_id();
-      auto* xs = shared_at<float>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
-      if (task == 0 || !a.keeps_input) stage<kRows>(input, k0, n, xs);
+    const float first_residual = team.index < kRows ? residual(a, place, team.index) : 0.0f;
+    for (int segment = team.index; segment - team.of_warp < place.part.w.segments; segment += team.n) {
+      const int left = place.part.w.cols - segment * kSegment, n = left < kSegment ? left : kSegment;
+      const int at = a.keeps_input ? segment : team.index;
+      const auto* xs = shared_at<float>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
+      if (task == 0 || !a.keeps_input)
+        stage_all<kRows>(input, segment - team.of_warp,
+                         shared_at<float>(shared.inputs + static_cast<uint32_t>(at - team.of_warp) * kInputBytes));
       float acc[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
@@ -137,21 +154,25 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __gr
         }
         stream.ask();
       }
-      leave<kRows>(place, task, segment, acc);
+      leave<kRows>(a, place, task, segment, acc);
     }
     finish<kRows>(a, shared, place, task, first_residual);
   }
 }
 
-// False: not even one warp has room.
+// Half of a multiprocessor's memory, so that the next kernel's blocks have room beside these, and ask for their weights
+// meanwhile. False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
   const LinearCut<kRows> cut = {kRows * kSegment * sizeof(float),
                                 [](int n_slots) { return static_cast<uint32_t>(n_slots) * kPieceBytes; }};
-  const bool alone = a.n_rows <= kRows && a.n_groups <= stream.n_multiprocessors;
-  a.keeps_input = true;
-  a.n_slots = alone ? kManyPieces : kFewPieces;
-  int warps = cut.warps(a, alone ? kAllShared : kHalfShared);
+  cut.choose_task(stream, a, stream.n_multiprocessors);
+  a.n_slots = kManyPieces;
+  int warps = cut.warps(a, kHalfShared);
+  if (!a.halves || warps < cut.all_warps(a)) {
+    a.n_slots = kFewPieces;
+    warps = cut.warps(a, kHalfShared);
+  }
   if (warps == 0) {
     a.keeps_input = false;
     warps = cut.warps(a, kAllShared);

@@ -5,7 +5,13 @@
 namespace llorch::cuda {
 namespace {
 
-// One row of a warp's segment as int16 blocks.
+// Of a segment of a row of `cols`; 0 or less behind the row's end.
+__device__ inline int blocks_of(int cols, int segment) {
+  const int left = cols / kQuantBlock - segment * kBlocksPerSegment;
+  return left < kBlocksPerSegment ? left : kBlocksPerSegment;
+}
+
+// One row of a segment as int16 blocks.
 struct PackedSegment {
   int16_t q[kSegment];
   float d[kBlocksPerSegment];
@@ -26,11 +32,12 @@ struct SegmentBytes {
   }
 };
 
-// Asks for the n_blocks blocks of a segment: one group of copies.
+// Asks for the n_blocks blocks of a segment of a row: one group of copies.
 template <typename Codes>
-__device__ void ask_for(const MatrixView& w, int group, int segment, int n_blocks, uint32_t slot) {
+__device__ void ask_for(const MatrixView& w, int row, int segment, int n_blocks, uint32_t slot) {
   if (n_blocks > 0) {
-    const SegmentPlace from = segment_place<Codes>(w, group, segment, lane_id()), to = SegmentBytes<Codes>::place(slot);
+    const SegmentPlace from = segment_place<Codes>(w, row / kGroup, segment, row % kGroup),
+                       to = SegmentBytes<Codes>::place(slot);
 #pragma unroll
     for (int i = 0; i < kBlocksPerSegment * Codes::kUnits; ++i)
       if (i < n_blocks * Codes::kUnits) copy_16(to.units + i * kGroup, from.units + i * kGroup);
@@ -50,7 +57,7 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, Packe
   const LinearArgs& a = input.a;
 #pragma unroll 1
   for (int r = 0; r < kRows; ++r) {
-    if (a.packed.q != nullptr) {
+    if (!input.kMakes || a.packed.q != nullptr) {
       // All loads before the first store: the compiler keeps their order.
       const size_t at = size_t(clamped_row<kRows>(a, r)) * a.x.cols + k0;
       const bool has_q = lane_id() * 8 < n_blocks * kQuantBlock, has_block = lane_id() < n_blocks;
@@ -72,16 +79,22 @@ __device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, Packe
     LaneValues values;
     input.get(r, k0, n_blocks * kQuantBlock, values);
     const Quantized v = quantize(values);
-    int32_t sum = 0;
 #pragma unroll
-    for (int b = 0; b < kBlocksPerSegment; ++b) {
-      xs[r].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
-      if (lane_id() == b) sum = v.sums[b];
-    }
+    for (int b = 0; b < kBlocksPerSegment; ++b) xs[r].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
     if (lane_id() < kBlocksPerSegment) {
       xs[r].d[lane_id()] = v.d;
-      xs[r].sums[lane_id()] = sum;
+      xs[r].sums[lane_id()] = v.sum;
     }
+  }
+}
+
+// What the warp's teams read: their segments, from `segment` on.
+template <int kRows>
+__device__ void stage_all(const TileInput<kRows>& input, int segment, PackedSegment* xs) {
+#pragma unroll 1
+  for (int i = 0; i < teams_of_warp(input.a); ++i) {
+    const int n_blocks = blocks_of(input.a.x.cols, segment + i);
+    if (n_blocks > 0) stage<kRows>(input, (segment + i) * kSegment, n_blocks, xs + i * kRows);
   }
   __syncwarp();
 }
@@ -147,30 +160,27 @@ __device__ void add_segment(uint32_t slot, int n_blocks, const PackedSegment* xs
     if (b < n_blocks) add_block<Codes, kRows>(w, scales, b, xs, acc);
 }
 
-// What a warp asks for, in order: its segments of the block's first group, of the next, ...
+// What a warp asks for, in order: its segments of the block's first task, of the next, ...
 template <typename Codes, int kRows>
 struct SegmentStream {
   const LinearArgs& a;
+  const Team team;
   const uint32_t ring;
   const int n_tasks;
-  int task = 0, segment = warp_id(), n_asked = 0;
+  int task = 0, segment = team.index, n_asked = 0;
 
   __device__ uint32_t slot(int visit) const {
     return ring + static_cast<uint32_t>(a.n_slots == 1 ? 0 : visit % 2) * SegmentBytes<Codes>::kAll;
-  }
-  __device__ static int blocks_of(const MatrixView& w, int segment) {
-    const int left = w.cols / kQuantBlock - segment * kBlocksPerSegment;
-    return left < kBlocksPerSegment ? left : kBlocksPerSegment;
   }
   // One group of copies; none behind the last segment.
   __device__ void ask() {
     if (task >= n_tasks) return commit_copies();
     const Place place = find_place<kRows>(a, task);
     const MatrixView& w = place.part.w;
-    ask_for<Codes>(w, place.group, segment, blocks_of(w, segment), slot(n_asked++));
-    segment += n_warps();
-    if (segment < w.segments) return;
-    segment = warp_id();
+    ask_for<Codes>(w, place.column + team.lane, segment, blocks_of(w.cols, segment), slot(n_asked++));
+    segment += team.n;
+    if (segment - team.of_warp < w.segments) return;
+    segment = team.index;
     ++task;
   }
 };
@@ -181,7 +191,9 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
   const auto ring_bytes = static_cast<uint32_t>(a.n_slots) * SegmentBytes<Codes>::kAll;
   const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);
   const TileInput<kRows> input{a, shared};
-  SegmentStream<Codes, kRows> stream{a, shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes, count_tasks(a)};
+  const Team team(a);
+  SegmentStream<Codes, kRows> stream{a, team, shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes,
+                                     count_tasks(a)};
   input.ask_for_norm();
   stream.ask();
   if (a.n_slots > 1) stream.ask();
@@ -194,12 +206,13 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
   int visit = 0;
   for (int task = 0; task < stream.n_tasks; ++task) {
     const Place place = find_place<kRows>(a, task);
-    const float first_residual = warp_id() < kRows ? residual(a, place, warp_id()) : 0.0f;
-    for (int segment = warp_id(); segment < place.part.w.segments; segment += n_warps(), ++visit) {
-      const int n_blocks = stream.blocks_of(place.part.w, segment);
-      const int at = a.keeps_input ? segment : warp_id();
-      auto* xs = shared_at<PackedSegment>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
-      if (task == 0 || !a.keeps_input) stage<kRows>(input, segment * kSegment, n_blocks, xs);
+    const float first_residual = team.index < kRows ? residual(a, place, team.index) : 0.0f;
+    for (int segment = team.index; segment - team.of_warp < place.part.w.segments; segment += team.n, ++visit) {
+      const int at = a.keeps_input ? segment : team.index;
+      const auto* xs = shared_at<PackedSegment>(shared.inputs) + at * kRows;
+      if (task == 0 || !a.keeps_input)
+        stage_all<kRows>(input, segment - team.of_warp,
+                         shared_at<PackedSegment>(shared.inputs) + (at - team.of_warp) * kRows);
       if (a.n_slots > 1)
         wait_for_copies<1>();
       else
@@ -208,8 +221,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
       float acc[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
-      add_segment<Codes, kRows>(stream.slot(visit), n_blocks, xs, acc);
-      leave<kRows>(place, task, segment, acc);
+      add_segment<Codes, kRows>(stream.slot(visit), blocks_of(place.part.w.cols, segment), xs, acc);
+      leave<kRows>(a, place, task, segment, acc);
       __syncwarp();
       stream.ask();
     }
@@ -217,18 +230,17 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
   }
 }
 
-// All segments at once, a warp each, if they are few; else as many warps as leave room for another block. A second slot
-// for what comes behind a warp's first segment. False: not even one warp has room.
+// All segments at once if they are few; else as many warps as leave room for another block. A second slot for what
+// comes behind a warp's first segments. False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
   const LinearCut<kRows> cut = {kRows * sizeof(PackedSegment),
                                 [](int n_slots) { return static_cast<uint32_t>(n_slots) * SegmentBytes<Codes>::kAll; }};
-  const int segments = a.parts[0].w.segments;
-  a.keeps_input = true;
+  cut.choose_task(stream, a, stream.n_multiprocessors / 2);
   a.n_slots = 1;
   int warps = cut.warps(a, kAllShared);
-  const bool at_once = warps == segments && !a.gates &&
-                       (a.n_rows > kRows || a.n_groups <= stream.n_multiprocessors * cut.resident(a, warps));
+  const bool at_once = warps == cut.all_warps(a) && !a.gates &&
+                       (a.n_rows > kRows || all_tasks(a) <= stream.n_multiprocessors * cut.resident(a, warps));
   if (!at_once) {
     a.n_slots = 2;
     warps = cut.warps(a, kHalfShared);

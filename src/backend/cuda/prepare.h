@@ -62,9 +62,9 @@ __device__ inline void gate(const LaneValues& gate, const LaneValues& up, LaneVa
 
 // The int16 blocks of a warp's 256 values.
 struct Quantized {
-  int q[kOfLane];         // of each block, the lane's
-  int32_t sums[kOfLane];  // of each block's 32 integers
-  float d;                // scale of block lane_id() % 8
+  int q[kOfLane];  // of each block, the lane's
+  float d;         // scale of block lane_id() % 8
+  int32_t sum;     // of that block's 32 integers
 };
 // Magnitudes as bits: from kSmall = 2^-64 on and below infinity a block has integers other than 0.
 inline constexpr unsigned kInfinity = 0x7f800000u, kSmall = 0x1f800000u;
@@ -78,17 +78,20 @@ __device__ inline Quantized quantize(const LaneValues& x) {
   unsigned largest[kOfLane], mine = 0;
 #pragma unroll
   for (int b = 0; b < kOfLane; ++b) {
-    largest[b] = integer_max(__float_as_uint(x[b]) & 0x7fffffffu);  // infinity and NaN order last
-    if (lane_id() % kOfLane == b) mine = largest[b];
+    const unsigned of_block = integer_max(__float_as_uint(x[b]) & 0x7fffffffu);  // infinity and NaN order last
+    if (lane_id() % kOfLane == b) mine = of_block;  // not largest[b]: that becomes a look-up in memory
+    largest[b] = of_block;
   }
   Quantized out;
   const float d = divide_by_inverse(__uint_as_float(mine), 32767.0f, 1.0f / 32767.0f), r = __frcp_rn(d);
   out.d = scale_of(mine, d);
+  out.sum = 0;
 #pragma unroll
   for (int b = 0; b < kOfLane; ++b) {
     const int q = __float2int_rn(divide_by_inverse(x[b], __shfl_sync(kAllLanes, d, b), __shfl_sync(kAllLanes, r, b)));
     out.q[b] = largest[b] >= kSmall && largest[b] < kInfinity ? q : 0;
-    out.sums[b] = integer_sum(out.q[b]);
+    const int32_t sum = integer_sum(out.q[b]);
+    if (lane_id() % kOfLane == b) out.sum = sum;
   }
   return out;
 }

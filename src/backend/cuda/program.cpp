@@ -56,8 +56,8 @@ void CudaProgram::allocate_scratch() {
   stream_.fill_bytes(attention_arrivals_.data(), 0, attention_arrivals_.bytes());
 }
 
-// RopeAppend joins the Attention behind it, RmsNorm or GatedAct the Linear behind it. Blocks read their input at
-// different times, so the step must not overwrite it.
+// RopeAppend joins the Attention behind it, RmsNorm or GatedAct the Linear behind it, whose enqueue() decides which
+// kernel makes it. Blocks read their input at different times, so the step must not overwrite it.
 bool CudaProgram::feeds(const Op& op, const Op& next) const {
   if (const auto* rope = std::get_if<RopeAppend>(&op)) {
     const auto* attention = std::get_if<Attention>(&next);

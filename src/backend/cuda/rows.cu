@@ -49,11 +49,11 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(InputRows in, PackedRows
     const size_t first = size_t(row) * n_blocks + k0 / kQuantBlock;  // block
 #pragma unroll
     for (int b = 0; b < kOfLane; ++b) {
-      if (k0 / kQuantBlock + b >= n_blocks) continue;
-      out.q[(first + b) * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
-      if (lane_id() != b) continue;
-      out.d[first + b] = v.d;
-      out.sums[first + b] = v.sums[b];
+      if (k0 / kQuantBlock + b < n_blocks) out.q[(first + b) * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
+    }
+    if (lane_id() < kOfLane && k0 / kQuantBlock + lane_id() < n_blocks) {
+      out.d[first + lane_id()] = v.d;
+      out.sums[first + lane_id()] = v.sum;
     }
   }
 }

@@ -7,10 +7,6 @@
 namespace llorch::cuda {
 namespace {
 
-// Up to so many rows a Linear's blocks each make their own input from what feeds it (norm, activation, int16 blocks):
-// cheaper than one more kernel to wait for. More rows are prepared once.
-constexpr uint32_t kFusedRows = 2;
-
 // Blocks that attention is split into, for each multiprocessor, and for each tile.
 constexpr uint32_t kBlocksPerMultiprocessorOfAttention = 2, kMaxSplits = 32;
 
@@ -79,8 +75,10 @@ void CudaProgram::enqueue_on_tensor_cores(const Stage& stage, const Linear& op) 
 void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
   if (is_on_tensor_cores(stage, op)) return enqueue_on_tensor_cores(stage, op);
   const auto rows = static_cast<int32_t>(rows_of(stage));
-  const bool prepares = rows_of(stage) > kFusedRows;
   InputRows in = input_of(stage.prepare != nullptr ? *stage.prepare : Op(op));
+  // Few rows' norm and int16 blocks each block makes for itself: cheaper than one more kernel to wait for. An
+  // activation that is not made with gate and up is rare.
+  const bool prepares = rows > kFusedRows || in.prepare == Prepare::kGatedAct;
   PackedRows packed;
   if (packed_slot_ == op.x && stage.prepare == nullptr)
     packed = packed_[packed_last_].view();

@@ -19,6 +19,7 @@ struct Avx2Lanes {
   static constexpr int kFloatGroups = 1;
   static constexpr bool kWidenOnce = false;
   static constexpr int kQuantTile = 4;
+  static constexpr int kDotChains = 1;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -149,7 +150,8 @@ struct Avx2Lanes {
     return sum;
   }
 
-  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+  // Inlined by force: GCC 12 takes a function that only prefetches for one without effects and deletes its calls.
+  [[gnu::always_inline]] static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
  private:
   static __m256i first(int n) {

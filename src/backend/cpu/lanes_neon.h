@@ -19,6 +19,7 @@ struct NeonLanes {
   static constexpr int kFloatGroups = 1;
   static constexpr bool kWidenOnce = false;
   static constexpr int kQuantTile = 4;
+  static constexpr int kDotChains = 1;
 
   // Applies f to each of the four registers.
   template <typename Result, typename Function>
@@ -189,7 +190,8 @@ struct NeonLanes {
     });
   }
 
-  static void prefetch(const void* p) { __builtin_prefetch(p); }
+  // Inlined by force: GCC 12 takes a function that only prefetches for one without effects and deletes its calls.
+  [[gnu::always_inline]] static void prefetch(const void* p) { __builtin_prefetch(p); }
 };
 
 }  // namespace

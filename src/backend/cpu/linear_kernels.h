@@ -13,11 +13,6 @@ namespace {
 
 inline constexpr int kSegment = 256;  // K is summed in segments of this many elements
 
-// How far ahead weights are asked for when one row decodes: memory's latency under load times a thread's share of its
-// bandwidth. On a Sapphire Rapids machine 4 KB read 12 to 18 % faster than 2 KB with two threads, and as fast with
-// sixteen.
-inline constexpr int kPrefetchBytes = 4096;
-
 // y = total (+ bias) (+ y) for one group of 16 outputs of one row.
 template <typename L>
 [[gnu::always_inline]] inline void store_outputs(const LinearArgs& a, int group, int row, typename L::F total) {
@@ -63,7 +58,6 @@ template <typename L, typename Widen, int kRows, int kGroups>
     for (int g = 0; g < kGroups; ++g) {
       const auto* p = w[g] + static_cast<size_t>(k) * kGroup;
       weight[g] = Widen::load(p);
-      if constexpr (kRows == 1) L::prefetch(reinterpret_cast<const std::byte*>(p) + kPrefetchBytes);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {

@@ -12,8 +12,9 @@
 
 namespace llorch::cpu {
 
-inline constexpr int kMaxTileRows = 12;  // activation rows of one tile, at most
-inline constexpr int kMaxQueries = 8;    // query vectors of one attention tile, at most
+inline constexpr int kMaxTileRows = 12;   // activation rows of one tile, at most
+inline constexpr int kWidenedGroups = 8;  // weight groups for which many rows of activations are fetched once
+inline constexpr int kMaxQueries = 8;     // query vectors of one attention tile, at most
 
 // Activation rows [rows, cols] in the form that linear kernels read: tiles of up to kMaxTileRows rows, inside a tile
 // one column's values side by side. Tile rows come from Kernels::tile_rows. Each array is addressed by a tile's first

@@ -103,8 +103,10 @@ void float_tile(const LinearArgs& a, int group, int row) {
     for (int g = 0; g < kGroups; ++g) store_outputs<L>(a, group + g, row + r, total[r][g]);
 }
 
-// Rows of the next tile: the largest compiled size that fits. Twelve sizes would cost code, not speed.
+// Rows of the next tile: the largest compiled size that fits. Twelve sizes would cost code, not speed. Sixteen are two
+// tiles of eight: one of four has too few sums to keep the multiply-adds busy.
 inline int largest_tile(int rows, int limit) {
+  if (rows == 16 && limit > 8) return 8;
   for (const int size : {12, 8, 6, 4, 2})
     if (size <= limit && size <= rows) return size;
   return 1;
@@ -146,90 +148,97 @@ void float_tiles(const LinearArgs& a, int first, int last, int row) {
 }
 
 // Many rows of 16-bit weights, where L::kWidenOnce: on Intel's cores widening takes the ports of the multiply-adds, one
-// instruction of seven with tiles of twelve rows, so a block of weights is widened once and stays near for all rows.
-// Segment by segment, in the order of float_tile; the totals wait in memory in between. Sapphire Rapids: 82 % of the
-// multiply-add peak without, 92 % with it; Zen 5: 96 % both; with AVX2's smaller tiles it loses 5 %.
-inline constexpr int kWidenedGroups = 4;  // 64 KB of weights, and of totals, in the second-level cache
-inline constexpr int kWidenedRows = 252;
+// instruction of seven with tiles of twelve rows, so a segment of as many groups as a tile has is widened once and
+// stays in the first-level cache for all rows. Segment by segment, in the order of float_tile; the totals wait in
+// memory in between. A segment of the rows comes from afar once for kWidenedGroups, and weights are asked for while
+// those before them are multiplied: on two Sapphire Rapids cores the kernel has 91 % of the multiply-add peak (5632
+// columns: 88); four groups at a time, not asked for, have 82 (79).
+inline constexpr int kWidenedRows = 264;  // with these groups 135 KB of totals, and a segment of 270 KB
+inline constexpr int kEnoughRows = 36;
 
-// Adds segment [begin, end) of one tile to its totals [row][kWidenedGroups][16]; w: [group][kSegment][16], from begin.
+// Adds a segment of n columns of one tile to its totals [row][kWidenedGroups][16]; w: [kFloatGroups][kSegment][16].
 template <typename L, int kRows>
-void widened_tile(const float* w, const float* x, int n, int groups, bool is_first, float* totals) {
-  using F = typename L::F;
-  for (int group = 0; group < groups; group += L::kFloatGroups) {
-    const float* both[L::kFloatGroups];
-    F part[kRows][L::kFloatGroups];
+void widened_tile(const float* w, const float* x, int n, bool is_first, float* totals) {
+  constexpr int kGroups = L::kFloatGroups;
+  const float* groups[kGroups];
+  typename L::F part[kRows][kGroups];
 #pragma GCC unroll 16
-    for (int g = 0; g < L::kFloatGroups; ++g) {
-      both[g] = w + static_cast<size_t>(group + g) * kSegment * kGroup;
+  for (int g = 0; g < kGroups; ++g) {
+    groups[g] = w + g * kSegment * kGroup;
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) part[r][g] = L::zero();
-    }
-    sum_segment<L, WidenF32<L>>(both, x, 0, n, part);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 16
-      for (int g = 0; g < L::kFloatGroups; ++g) {
-        float* total = totals + (r * kWidenedGroups + group + g) * kGroup;
-        L::store(total, L::add(is_first ? L::zero() : L::load(total), part[r][g]));
-      }
+    for (int r = 0; r < kRows; ++r) part[r][g] = L::zero();
   }
+  sum_segment<L, WidenF32<L>>(groups, x, 0, n, part);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int g = 0; g < kGroups; ++g) {
+      float* total = totals + (r * kWidenedGroups + g) * kGroup;
+      L::store(total, L::add(is_first ? L::zero() : L::load(total), part[r][g]));
+    }
 }
 
-// Rows [row, row + rows), full tiles all; groups [first, first + groups), at most kWidenedGroups, a multiple of
-// kFloatGroups.
+// Groups [first, first + groups), at most kWidenedGroups and a multiple of kFloatGroups; rows [row, row + rows), whole
+// tiles.
 template <typename L, typename Widen>
 void widened_linear(const LinearArgs& a, int first, int groups, int row, int rows) {
-  alignas(64) float weights[kWidenedGroups * kSegment * kGroup];
+  using Element = typename Widen::Element;
+  constexpr int kGroups = L::kFloatGroups;
+  constexpr int kSegmentBytes = kSegment * kGroup * static_cast<int>(sizeof(Element));
+  alignas(64) float weights[kGroups * kSegment * kGroup];
   alignas(64) float totals[kWidenedRows * kWidenedGroups * kGroup];
-  constexpr int kTile = L::kFloatTile;
   const int cols = a.w.cols;
+  const auto segment = [&](int group, int begin) {
+    return a.w.data + static_cast<size_t>(first + group) * a.w.data_stride +
+           static_cast<size_t>(begin) * kGroup * sizeof(Element);
+  };
   for (int begin = 0; begin < cols; begin += kSegment) {
     const int n = begin + kSegment < cols ? kSegment : cols - begin;
-    for (int g = 0; g < groups; ++g) {
-      const auto* from = reinterpret_cast<const typename Widen::Element*>(a.w.data + static_cast<size_t>(first + g) *
-                                                                                         a.w.data_stride) +
-                         static_cast<size_t>(begin) * kGroup;
-      float* to = weights + static_cast<size_t>(g) * kSegment * kGroup;
-      for (int k = 0; k < n; ++k) L::store(to + k * kGroup, Widen::load(from + k * kGroup));
+    for (int group = 0; group < groups; group += kGroups) {
+      for (int g = 0; g < kGroups; ++g) {
+        const auto* from = reinterpret_cast<const Element*>(segment(group + g, begin));
+        float* to = weights + g * kSegment * kGroup;
+        for (int k = 0; k < n; ++k) L::store(to + k * kGroup, Widen::load(from + k * kGroup));
+      }
+      const bool wraps = group + kGroups == groups;
+      const std::byte* next = segment(wraps ? 0 : group + kGroups, wraps ? begin + kSegment : begin);
+      int asked = 0;  // bytes of each next group
+      for (int r = 0; r < rows;) {
+        const int tile = largest_tile(rows - r, L::kFloatTile);
+        const float* x = a.x.floats + static_cast<size_t>(row + r) * cols + static_cast<size_t>(begin) * tile;
+        float* total = totals + (r * kWidenedGroups + group) * kGroup;
+        dispatch_tile(tile, [&](auto size) { widened_tile<L, size()>(weights, x, n, begin == 0, total); });
+        r += tile;
+        for (; asked < kSegmentBytes * r / rows; asked += 64)
+          for (int g = 0; g < kGroups; ++g) L::prefetch_far(next + static_cast<size_t>(g) * a.w.data_stride + asked);
+      }
     }
-    for (int r = 0; r < rows; r += kTile)
-      widened_tile<L, kTile>(weights, a.x.floats + static_cast<size_t>(row + r) * cols + begin * kTile, n, groups,
-                             begin == 0, totals + r * kWidenedGroups * kGroup);
   }
   for (int r = 0; r < rows; ++r)
     for (int g = 0; g < groups; ++g)
       store_outputs<L>(a, first + g, row + r, L::load(totals + (r * kWidenedGroups + g) * kGroup));
 }
 
-// The first rows of a call, as far as they fill tiles and are worth it: how many it has done.
+// The first groups of a call, as many as tiles are wide: returns the next.
 template <typename L, typename Widen>
-int widened_rows(const LinearArgs& a) {
-  constexpr int kEnoughTiles = 3;
-  const int many = a.n_rows / L::kFloatTile * L::kFloatTile;
-  const int groups = (a.last_group - a.first_group) / L::kFloatGroups * L::kFloatGroups;
-  if (many < kEnoughTiles * L::kFloatTile) return 0;
-  constexpr int kRows = kWidenedRows / L::kFloatTile * L::kFloatTile;
-  for (int row = 0; row < many; row += kRows) {
-    const int rows = row + kRows < many ? kRows : many - row;
-    for (int g = 0; g < groups; g += kWidenedGroups)
-      widened_linear<L, Widen>(a, a.first_group + g, g + kWidenedGroups < groups ? kWidenedGroups : groups - g, row,
-                               rows);
-    for (int g = groups; g < a.last_group - a.first_group; ++g)
-      for (int r = row; r < row + rows; r += L::kFloatTile)
-        float_tile<L, Widen, L::kFloatTile, 1>(a, a.first_group + g, r);
-  }
-  return many;
+int widened_groups(const LinearArgs& a) {
+  const int last = a.first_group + (a.last_group - a.first_group) / L::kFloatGroups * L::kFloatGroups;
+  for (int row = 0; row < a.n_rows; row += kWidenedRows)
+    for (int group = a.first_group; group < last; group += kWidenedGroups)
+      widened_linear<L, Widen>(a, group, last - group < kWidenedGroups ? last - group : kWidenedGroups, row,
+                               a.n_rows - row < kWidenedRows ? a.n_rows - row : kWidenedRows);
+  return last;
 }
 
 template <typename L, typename Widen>
 void float_linear(const LinearArgs& a) {
-  int widened = 0;
-  if constexpr (L::kWidenOnce && sizeof(typename Widen::Element) < sizeof(float)) widened = widened_rows<L, Widen>(a);
+  int start = a.first_group;
+  if constexpr (L::kWidenOnce && sizeof(typename Widen::Element) < sizeof(float))
+    if (a.n_rows >= kEnoughRows) start = widened_groups<L, Widen>(a);
   const int step = groups_in_cache(a);
-  for (int first = a.first_group; first < a.last_group; first += step) {
+  for (int first = start; first < a.last_group; first += step) {
     const int last = first + step < a.last_group ? first + step : a.last_group;
-    for (int row = widened; row < a.n_rows;) {
+    for (int row = 0; row < a.n_rows;) {
       const int rows = largest_tile(a.n_rows - row, L::kFloatTile);
       dispatch_tile(rows, [&](auto n) {
         if constexpr (n() <= L::kFloatTile) float_tiles<L, Widen, n()>(a, first, last, row);

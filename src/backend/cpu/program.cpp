@@ -299,14 +299,17 @@ uint32_t CpuProgram::count_groups(const Linear& op) const {
   return n;
 }
 
-// An even number, as the kernels take two groups at once.
+// An even number, as the kernels take two groups at once; of many rows kWidenedGroups where a task has so many.
 uint32_t CpuProgram::groups_per_task(const Linear& op, uint32_t rows) const {
   const size_t group_bytes = weights_->matrix(op.weights[0]).view().data_stride;
   const size_t n_groups = count_groups(op), n_threads = static_cast<size_t>(pool_->size());
   const size_t share = n_groups * group_bytes / n_threads;  // of one thread
   const size_t bytes = rows > kManyRows ? std::max(share / kTasksPerThreadOfManyRows, kMaxBytesPerTask)
                                         : std::clamp(share / kTasksPerThread, kMinBytesPerTask, kMaxBytesPerTask);
-  return std::max(1u, divide_up(static_cast<uint32_t>(bytes / group_bytes), 2)) * 2;
+  const auto groups = static_cast<uint32_t>(bytes / group_bytes);
+  constexpr uint32_t kAtOnce = kWidenedGroups;
+  if (rows > kManyRows && groups > kAtOnce) return groups / kAtOnce * kAtOnce;
+  return std::max(1u, divide_up(groups, 2)) * 2;
 }
 
 void CpuProgram::pack_tile(const Stage& stage, const Linear& op, bool quantized, const Tile& tile, PackedRows out,

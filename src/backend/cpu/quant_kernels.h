@@ -106,7 +106,7 @@ void quant_tile(const LinearArgs& a, int group, int apart, int row) {
   F total[kGroups][kRows];
 #pragma GCC unroll 16
   for (int g = 0; g < kGroups; ++g) {
-    const auto at = static_cast<size_t>(group + g * apart);
+    const size_t at = static_cast<size_t>(group) + static_cast<size_t>(g) * static_cast<size_t>(apart);
     w[g] = a.w.data + at * a.w.data_stride;
     records[g] = reinterpret_cast<const typename P::Scales*>(a.w.scales + at * a.w.scale_stride);
 #pragma GCC unroll 16

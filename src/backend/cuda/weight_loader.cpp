@@ -97,13 +97,16 @@ class Lane {
   size_t next_ = 0;
 };
 
-// Opens weight after weight, as many at once as the source allows, and closes each when it was read.
-void feed(const Plan& plan, const WeightSource& source, const Cut& cut, PieceQueue& queue) {
-  struct Open {
-    size_t weight;
-    Tensor tensor;
-  };
-  std::deque<Open> open;
+// A weight whose pieces are in the queue or being read.
+struct OpenWeight {
+  size_t weight;
+  Tensor tensor;
+};
+
+// Opens weight after weight, as many at once as the source allows, and closes each when it was read. Those still
+// `open` when it fails or is abandoned are being read by the threads: they must live until these have ended.
+void feed(const Plan& plan, const WeightSource& source, const Cut& cut, std::deque<OpenWeight>& open,
+          PieceQueue& queue) {
   const auto close_oldest = [&] {
     if (!queue.wait_until_read(open.front().weight)) return false;
     source.close(open.front().tensor);
@@ -146,7 +149,8 @@ void load_weights(int device, const Plan& plan, const WeightSource& source, cons
   }
   const Cut cut(plan);
   PieceQueue queue(plan.weights.size());
-  std::vector<std::future<void>> threads;  // its end waits for them
+  std::deque<OpenWeight> open;
+  std::vector<std::future<void>> threads;  // its end waits for them, so it comes after what they read
   try {
     for (size_t t = 0; t < cut.n_threads; ++t)
       threads.push_back(std::async(std::launch::async, [&] {
@@ -160,7 +164,7 @@ void load_weights(int device, const Plan& plan, const WeightSource& source, cons
           throw;
         }
       }));
-    feed(plan, source, cut, queue);
+    feed(plan, source, cut, open, queue);
   } catch (...) {
     queue.abandon();
     throw;

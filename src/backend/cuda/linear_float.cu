@@ -50,6 +50,25 @@ __device__ void add_part_of_unit(const uint4& unit, int n, const float* xs, floa
   }
 }
 
+// units: a piece, of which n elements are there. Without a branch where these are all, so that the units' loads go
+// ahead of their sums.
+template <typename Codes, int kRows>
+__device__ void add_piece(const uint4* units, int n, const float* xs, float (&acc)[kRows]) {
+  constexpr int kN = Codes::kPerUnit;
+  if (n >= kPieceUnits * kN) {
+#pragma unroll
+    for (int i = 0; i < kPieceUnits; ++i) add_unit<Codes, kRows>(units[i * kGroup], xs + i * kN, acc);
+    return;
+  }
+#pragma unroll 1
+  for (int i = 0; n > 0; ++i, n -= kN) {
+    if (n >= kN)
+      add_unit<Codes, kRows>(units[i * kGroup], xs + i * kN, acc);
+    else
+      add_part_of_unit<Codes, kRows>(units[i * kGroup], n, xs + i * kN, acc);
+  }
+}
+
 // What a warp asks for, in order: the pieces of its segments of the block's first task, of the next, ...
 template <typename Codes, int kRows>
 struct PieceStream {
@@ -59,28 +78,37 @@ struct PieceStream {
   uint4* ring;  // the lane's
   const int n_tasks;
   int task = 0, segment = team.index, piece = 0, n_asked = 0;
+  const uint4* from = nullptr;  // the piece
+  int left = 0;                 // units from there to the row's end
 
   __device__ uint4* slot(int visit) const { return ring + (visit & (a.n_slots - 1)) * (kPieceUnits * kGroup); }
 
   // One group of copies; none behind a row's end or the last piece.
   __device__ void ask() {
     if (task >= n_tasks) return commit_copies();
-    const Place place = find_place<kRows>(a, task);
-    const MatrixView& w = place.part.w;
-    const int first = (segment * kPiecesPerSegment + piece) * kPieceUnits, group = place.column / kGroup;
-    const uint4* from =
-        w.units + (size_t(group) * w.units_per_row + first) * kGroup + place.column % kGroup + team.lane;
+    if (piece == 0) begin_segment();
     uint4* to = slot(n_asked++);
 #pragma unroll
     for (int i = 0; i < kPieceUnits; ++i)
-      if (first + i < w.units_per_row) copy_16(to + i * kGroup, from + i * kGroup);
+      if (i < left) copy_16(to + i * kGroup, from + i * kGroup);
     commit_copies();
+    from += kPieceUnits * kGroup;
+    left -= kPieceUnits;
     if (++piece < kPiecesPerSegment) return;
     piece = 0;
     segment += team.n;
-    if (segment - team.of_warp < w.segments) return;
+    if (segment - team.of_warp < a.parts[0].w.segments) return;
     segment = team.index;
     ++task;
+  }
+
+ private:
+  __device__ void begin_segment() {
+    const Place place = find_place<kRows>(a, task);
+    const MatrixView& w = place.part.w;
+    const int group = place.column / kGroup, first = segment * kPiecesPerSegment * kPieceUnits;
+    from = w.units + (size_t(group) * w.units_per_row + first) * kGroup + place.column % kGroup + team.lane;
+    left = w.units_per_row - first;
   }
 };
 
@@ -132,7 +160,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __gr
     const Place place = find_place<kRows>(a, task);
     const float first_residual = team.index < kRows ? residual(a, place, team.index) : 0.0f;
     for (int segment = team.index; segment - team.of_warp < place.part.w.segments; segment += team.n) {
-      const int left = place.part.w.cols - segment * kSegment, n = left < kSegment ? left : kSegment;
+      const int left = place.part.w.cols - segment * kSegment;
       const int at = a.keeps_input ? segment : team.index;
       const auto* xs = shared_at<float>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
       if (task == 0 || !a.keeps_input)
@@ -143,15 +171,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __gr
       for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
       for (int k = 0; k < kSegment; k += kPieceUnits * kN, ++visit) {
         wait_for_oldest_of(a.n_slots);
-        const uint4* units = stream.slot(visit);
-#pragma unroll
-        for (int i = 0; i < kPieceUnits; ++i) {
-          const int first = k + i * kN;
-          if (first + kN <= n)
-            add_unit<Codes, kRows>(units[i * kGroup], xs + first, acc);
-          else if (first < n)
-            add_part_of_unit<Codes, kRows>(units[i * kGroup], n - first, xs + first, acc);
-        }
+        add_piece<Codes, kRows>(stream.slot(visit), left - k, xs + k, acc);
         stream.ask();
       }
       leave<kRows>(a, place, task, segment, acc);

@@ -112,26 +112,26 @@ struct PieceStream {
   }
 };
 
-// The rows of a segment: n values from k0 on.
+// What the warp's teams read: the rows of their segments, from `segment` on. Several are asked for before the first is
+// stored: the compiler keeps the order of loads and stores.
 template <int kRows>
-__device__ void stage(const TileInput<kRows>& input, int k0, int n, float* xs) {
-#pragma unroll 1
-  for (int r = 0; r < kRows; ++r) {
-    LaneValues values;
-    input.get(r, k0, n, values);
-#pragma unroll
-    for (int i = 0; i < kOfLane; ++i) xs[r * kSegment + i * kWarp + lane_id()] = values[i];
-  }
-}
-
-// What the warp's teams read: their segments, from `segment` on.
-template <int kRows>
-__device__ void stage_all(const TileInput<kRows>& input, int segment, float* xs) {
+__device__ void stage(const TileInput<kRows>& input, int segment, float* xs) {
+  constexpr int kAtOnce = kRows <= 2 ? 2 : 4;
+  const int n = kRows * teams_of_warp(input.a);
+  const auto left = [&](int i) { return i < n ? input.a.x.cols - (segment + i / kRows) * kSegment : 0; };
   __syncwarp();
 #pragma unroll 1
-  for (int i = 0; i < teams_of_warp(input.a); ++i) {
-    const int k0 = (segment + i) * kSegment, left = input.a.x.cols - k0;
-    if (left > 0) stage<kRows>(input, k0, left < kSegment ? left : kSegment, xs + i * kRows * kSegment);
+  for (int first = 0; first < n; first += kAtOnce) {
+    LaneValues values[kAtOnce];
+#pragma unroll
+    for (int i = first; i < first + kAtOnce; ++i)
+      input.get(i % kRows, (segment + i / kRows) * kSegment, left(i), values[i - first]);
+#pragma unroll
+    for (int i = first; i < first + kAtOnce; ++i) {
+      if (left(i) <= 0) continue;
+#pragma unroll
+      for (int j = 0; j < kOfLane; ++j) xs[i * kSegment + j * kWarp + lane_id()] = values[i - first][j];
+    }
   }
   __syncwarp();
 }
@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __gr
       const int at = a.keeps_input ? segment : team.index;
       const auto* xs = shared_at<float>(shared.inputs + static_cast<uint32_t>(at) * kInputBytes);
       if (task == 0 || !a.keeps_input)
-        stage_all<kRows>(input, segment - team.of_warp,
-                         shared_at<float>(shared.inputs + static_cast<uint32_t>(at - team.of_warp) * kInputBytes));
+        stage<kRows>(input, segment - team.of_warp,
+                     shared_at<float>(shared.inputs + static_cast<uint32_t>(at - team.of_warp) * kInputBytes));
       float acc[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;

@@ -51,52 +51,70 @@ __device__ void ask_for(const MatrixView& w, int row, int segment, int n_blocks,
   commit_copies();
 }
 
-// Fills xs [kRows] for n columns from k0 on: copied where it was made before, else made here.
+// A warp's part of a row of a segment.
+struct PackedRow {
+  uint4 q = {};
+  float d = 0.0f;
+  int32_t sum = 0;
+
+  __device__ void load(const PackedRows& from, size_t at, int n_blocks) {
+    if (lane_id() * 8 < n_blocks * kQuantBlock) q = reinterpret_cast<const uint4*>(from.q + at)[lane_id()];
+    if (lane_id() >= n_blocks) return;
+    d = from.d[at / kQuantBlock + lane_id()];
+    sum = from.sums[at / kQuantBlock + lane_id()];
+  }
+  __device__ void store(int n_blocks, PackedSegment& to) const {
+    if (lane_id() * 8 < n_blocks * kQuantBlock) reinterpret_cast<uint4*>(to.q)[lane_id()] = q;
+    if (lane_id() >= n_blocks) return;
+    to.d[lane_id()] = d;
+    to.sums[lane_id()] = sum;
+  }
+};
+
+// What the warp's teams read: the rows of their segments, from `segment` on, where they were packed before. Several are
+// asked for before the first is stored: the compiler keeps the order of loads and stores.
 template <int kRows>
-__device__ void stage(const TileInput<kRows>& input, int k0, int n_blocks, PackedSegment* xs) {
-  const LinearArgs& a = input.a;
+__device__ void copy_packed(const LinearArgs& a, int segment, PackedSegment* xs) {
+  constexpr int kAtOnce = kRows <= 2 ? 2 : 4;
+  const int n = kRows * teams_of_warp(a);
+  const auto blocks = [&](int i) { return i < n ? blocks_of(a.x.cols, segment + i / kRows) : 0; };
 #pragma unroll 1
-  for (int r = 0; r < kRows; ++r) {
-    if (!input.kMakes || a.packed.q != nullptr) {
-      // All loads before the first store: the compiler keeps their order.
-      const size_t at = size_t(clamped_row<kRows>(a, r)) * a.x.cols + k0;
-      const bool has_q = lane_id() * 8 < n_blocks * kQuantBlock, has_block = lane_id() < n_blocks;
-      uint4 q = make_uint4(0, 0, 0, 0);
-      float d = 0.0f;
-      int32_t sum = 0;
-      if (has_q) q = reinterpret_cast<const uint4*>(a.packed.q + at)[lane_id()];
-      if (has_block) {
-        d = a.packed.d[at / kQuantBlock + lane_id()];
-        sum = a.packed.sums[at / kQuantBlock + lane_id()];
-      }
-      if (has_q) reinterpret_cast<uint4*>(xs[r].q)[lane_id()] = q;
-      if (has_block) {
-        xs[r].d[lane_id()] = d;
-        xs[r].sums[lane_id()] = sum;
-      }
-      continue;
-    }
+  for (int first = 0; first < n; first += kAtOnce) {
+    PackedRow rows[kAtOnce];
+#pragma unroll
+    for (int i = first; i < first + kAtOnce; ++i)
+      rows[i - first].load(
+          a.packed, size_t(clamped_row<kRows>(a, i % kRows)) * a.x.cols + (segment + i / kRows) * kSegment, blocks(i));
+#pragma unroll
+    for (int i = first; i < first + kAtOnce; ++i)
+      if (blocks(i) > 0) rows[i - first].store(blocks(i), xs[i]);
+  }
+}
+
+// The same made here.
+template <int kRows>
+__device__ void pack(const TileInput<kRows>& input, int segment, PackedSegment* xs) {
+#pragma unroll 1
+  for (int i = 0; i < kRows * teams_of_warp(input.a); ++i) {
+    const int n_blocks = blocks_of(input.a.x.cols, segment + i / kRows);
+    if (n_blocks <= 0) continue;
     LaneValues values;
-    input.get(r, k0, n_blocks * kQuantBlock, values);
+    input.get(i % kRows, (segment + i / kRows) * kSegment, n_blocks * kQuantBlock, values);
     const Quantized v = quantize(values);
 #pragma unroll
-    for (int b = 0; b < kBlocksPerSegment; ++b) xs[r].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
+    for (int b = 0; b < kBlocksPerSegment; ++b) xs[i].q[b * kQuantBlock + lane_id()] = static_cast<int16_t>(v.q[b]);
     if (lane_id() < kBlocksPerSegment) {
-      xs[r].d[lane_id()] = v.d;
-      xs[r].sums[lane_id()] = v.sum;
+      xs[i].d[lane_id()] = v.d;
+      xs[i].sums[lane_id()] = v.sum;
     }
   }
 }
 
-// What the warp's teams read: their segments, from `segment` on.
 template <int kRows>
-__device__ void stage_all(const TileInput<kRows>& input, int segment, PackedSegment* xs) {
-#pragma unroll 1
-  for (int i = 0; i < teams_of_warp(input.a); ++i) {
-    const int n_blocks = blocks_of(input.a.x.cols, segment + i);
-    if (n_blocks > 0) stage<kRows>(input, (segment + i) * kSegment, n_blocks, xs + i * kRows);
-  }
-  __syncwarp();
+__device__ void stage(const TileInput<kRows>& input, int segment, PackedSegment* xs) {
+  if constexpr (TileInput<kRows>::kMakes)
+    if (input.a.packed.q == nullptr) return pack<kRows>(input, segment, xs);
+  copy_packed<kRows>(input.a, segment, xs);
 }
 
 // The exact sum of products of 4 * kWords codes; x: as many int16 in shared memory.
@@ -211,8 +229,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const 
       const int at = a.keeps_input ? segment : team.index;
       const auto* xs = shared_at<PackedSegment>(shared.inputs) + at * kRows;
       if (task == 0 || !a.keeps_input)
-        stage_all<kRows>(input, segment - team.of_warp,
-                         shared_at<PackedSegment>(shared.inputs) + (at - team.of_warp) * kRows);
+        stage<kRows>(input, segment - team.of_warp,
+                     shared_at<PackedSegment>(shared.inputs) + (at - team.of_warp) * kRows);
       if (a.n_slots > 1)
         wait_for_copies<1>();
       else

@@ -8,17 +8,27 @@
 namespace llorch::cuda {
 
 // 1 / sqrt(mean of squares + eps) of a row [cols], by a warp. The sums are 32 chains of dependent operations; the row
-// should be in shared memory or on its way: 32 of a lane's elements are asked for at once.
+// should be in shared memory or on its way: 32 of a lane's elements are asked for at once, and without a test where
+// there are so many, which would take longer than their sum.
 __device__ inline float inverse_norm(const float* x, int cols, float eps) {
   constexpr int kAtOnce = 32;
   float partial = 0.0f;
-  for (int k = lane_id(); k < cols; k += kAtOnce * kWarp) {
-    float values[kAtOnce];
+  const float* at = x + lane_id();
+  int left = cols;
+  float values[kAtOnce];
+  for (; left >= kAtOnce * kWarp; left -= kAtOnce * kWarp, at += kAtOnce * kWarp) {
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) values[i] = k + i * kWarp < cols ? x[k + i * kWarp] : 0.0f;
+    for (int i = 0; i < kAtOnce; ++i) values[i] = at[i * kWarp];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) partial = __fmaf_rn(values[i], values[i], partial);
+  }
+  if (left > 0) {
+    left -= lane_id();
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) values[i] = i * kWarp < left ? at[i * kWarp] : 0.0f;
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i)
-      if (k + i * kWarp < cols) partial = __fmaf_rn(values[i], values[i], partial);
+      if (i * kWarp < left) partial = __fmaf_rn(values[i], values[i], partial);
   }
   const float mean = __fdiv_rn(tree_sum(partial), static_cast<float>(cols));
   return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));

@@ -21,7 +21,13 @@
 namespace llorch::cuda {
 
 inline constexpr int kMaxLinearWarps = 24;
-inline constexpr int kLinearThreads = kMaxLinearWarps * kWarp;
+// Registers of a thread: for one row so few that a block of the next kernel has room beside two of this one (of 65536,
+// gate_up of TinyLlama's shape takes 18432 a block, ffn_out 25344); else as many as a block of 24 warps can have. And
+// the number of threads from which the compiler concludes that.
+template <int kRows>
+inline constexpr int kRegistersOfThread = kRows == 1 ? 72 : 80;
+template <int kRows>
+inline constexpr int kLinearThreads = kRows == 1 ? 896 : kMaxLinearWarps* kWarp;
 // Of one block: two have room beside each other on a multiprocessor of 227 KB, or, at most, one.
 inline constexpr size_t kHalfShared = 112 << 10, kAllShared = 208 << 10, kSharedOfMultiprocessor = 227 << 10;
 
@@ -124,13 +130,20 @@ struct TileInput {
   // After it, by all threads; norm's copies are there.
   __device__ void begin() const {
     if (!norms()) return;
+    constexpr int kAtOnce = 16;  // of a thread's elements
     const int stride = (a.x.cols + 3) / 4 * 4;
     auto* rows = shared_at<float>(shared.rows);
     for (int r = 0; r < kRows; ++r) {
       const float* x = a.x.x + size_t(clamped_row<kRows>(a, r)) * a.x.stride;
-#pragma unroll 8
-      for (int k = static_cast<int>(threadIdx.x); k < a.x.cols; k += static_cast<int>(blockDim.x))
-        rows[r * stride + k] = x[k];
+      const int step = static_cast<int>(blockDim.x);
+      for (int first = static_cast<int>(threadIdx.x); first < a.x.cols; first += kAtOnce * step) {
+        float values[kAtOnce];
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) values[i] = first + i * step < a.x.cols ? x[first + i * step] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i)
+          if (first + i * step < a.x.cols) rows[r * stride + first + i * step] = values[i];
+      }
     }
     __syncthreads();
     for (int r = warp_id(); r < kRows; r += n_warps()) {
@@ -248,10 +261,10 @@ struct LinearCut {
   }
   // Blocks of so many warps that a multiprocessor has room for.
   int resident(const LinearArgs& a, int n_warps) const {
-    constexpr int kThreads = 2048, kRegisters = 65536, kRegistersOfThread = 80, kReserved = 1024;
+    constexpr int kThreads = 2048, kRegisters = 65536, kReserved = 1024;
     const auto by_memory = static_cast<int>(kSharedOfMultiprocessor / (bytes(a, n_warps) + kReserved));
     const int by_threads = kThreads / (n_warps * kWarp),
-              by_registers = kRegisters / (n_warps * kWarp * kRegistersOfThread);
+              by_registers = kRegisters / (n_warps * kWarp * kRegistersOfThread<kRows>);
     const int least = by_memory < by_threads ? by_memory : by_threads;
     return least < by_registers ? (least < 1 ? 1 : least) : by_registers;
   }

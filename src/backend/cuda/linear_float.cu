@@ -137,7 +137,7 @@ __device__ void stage(const TileInput<kRows>& input, int segment, float* xs) {
 }
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_float_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads<kRows>) linear_float_kernel(const __grid_constant__ LinearArgs a) {
   constexpr int kN = Codes::kPerUnit;
   constexpr uint32_t kInputBytes = kRows * kSegment * sizeof(float);
   const uint32_t ring_bytes = static_cast<uint32_t>(a.n_slots) * kPieceBytes;

@@ -204,7 +204,7 @@ struct SegmentStream {
 };
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads) linear_quantized_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads<kRows>) linear_quantized_kernel(const __grid_constant__ LinearArgs a) {
   constexpr uint32_t kInputBytes = kRows * sizeof(PackedSegment);
   const auto ring_bytes = static_cast<uint32_t>(a.n_slots) * SegmentBytes<Codes>::kAll;
   const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);

@@ -164,6 +164,8 @@ __device__ void add_block(const SegmentPlace& w, const typename Codes::Scales& s
   }
 }
 
+// Up to two rows' blocks go four at a time without a branch, so that the loads of one go ahead of the sums of another;
+// more rows have enough to do beside a load, and not the registers.
 template <typename Codes, int kRows>
 __device__ void add_segment(uint32_t slot, int n_blocks, const PackedSegment* xs, float (&acc)[kRows]) {
   const SegmentPlace w = SegmentBytes<Codes>::place(slot);
@@ -173,9 +175,18 @@ __device__ void add_segment(uint32_t slot, int n_blocks, const PackedSegment* xs
   uint16_t d = 0;
   if constexpr (Codes::Scales::kHasD) d = *w.d;
   const typename Codes::Scales scales(units, d);
+  constexpr int kAtOnce = kRows <= 2 ? 4 : 1;
 #pragma unroll
-  for (int b = 0; b < kBlocksPerSegment; ++b)
-    if (b < n_blocks) add_block<Codes, kRows>(w, scales, b, xs, acc);
+  for (int first = 0; first < kBlocksPerSegment; first += kAtOnce) {
+    if (first + kAtOnce <= n_blocks) {
+#pragma unroll
+      for (int b = first; b < first + kAtOnce; ++b) add_block<Codes, kRows>(w, scales, b, xs, acc);
+    } else if constexpr (Codes::Block::kElements < kSegment) {  // superblocks are whole
+#pragma unroll
+      for (int b = first; b < first + kAtOnce - 1; ++b)
+        if (b < n_blocks) add_block<Codes, kRows>(w, scales, b, xs, acc);
+    }
+  }
 }
 
 // What a warp asks for, in order: its segments of the block's first task, of the next, ...

@@ -166,7 +166,7 @@ using cudaEvent_t = cuda_emulator::Event*;
 
 struct cudaDeviceProp {
   char name[256];
-  int major, minor, multiProcessorCount;
+  int major, minor, multiProcessorCount, l2CacheSize;
   size_t totalGlobalMem;
 };
 enum cudaLaunchAttributeID {

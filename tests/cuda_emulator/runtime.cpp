@@ -227,7 +227,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {{}, 9, 0, cuda_emulator::kMultiprocessors[device], cuda_emulator::kMemory};
+  *properties = {{}, 9, 0, cuda_emulator::kMultiprocessors[device], 1 << 20, cuda_emulator::kMemory};
   std::strncpy(properties->name, cuda_emulator::kNames[device], sizeof properties->name - 1);
   return cudaSuccess;
 }

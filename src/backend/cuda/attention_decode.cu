@@ -182,6 +182,18 @@ __device__ void join_all(const AttentionArgs& a, const DecodeWork& w) {
   }
 }
 
+// By the blocks of a single row that have no chunk: while attention is at work, the device's memory has little to do.
+// One request a block: several, smaller ones are slower.
+__device__ inline void fetch_weights(const AttentionArgs& a, const DecodeWork& w) {
+  if (threadIdx.x != 0 || a.ahead.bytes == 0) return;
+  constexpr uint32_t kLine = 128;
+  const uint32_t blocks = (gridDim.z - w.n_blocks) * gridDim.y;
+  const uint32_t block = (blockIdx.z - w.n_blocks) * gridDim.y + blockIdx.y;
+  const uint32_t share = (a.ahead.bytes / blocks + kLine - 1) / kLine * kLine, begin = block * share;
+  if (begin >= a.ahead.bytes) return;
+  fetch_ahead(a.ahead.at + begin, share < a.ahead.bytes - begin ? share : a.ahead.bytes - begin);
+}
+
 // What the compiler may know of the usual case: heads of kDim elements in pages of a chunk.
 template <DType kKv, int kDim>
 __device__ AttentionArgs with_constants(AttentionArgs a) {
@@ -214,7 +226,7 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>)
   const bool rotates = a.cos != nullptr;
   if (!rotates) wait_for_inputs();  // the row's own position was appended just before
   const DecodeWork w = find_work<kQueries>(a, teams);
-  if (blockIdx.z >= w.n_blocks) return;
+  if (blockIdx.z >= w.n_blocks) return fetch_weights(a, w);
   const uint32_t stride = static_cast<uint32_t>(teams) * w.n_blocks;
   uint32_t first = w.chunks.begin + blockIdx.z * static_cast<uint32_t>(teams);
   const uint32_t end = rotates ? w.position : w.range.end;  // of what lies in the pages

@@ -27,6 +27,7 @@ class CudaBackend final : public Backend {
     int driver = 0;
     cuda::check(cudaDriverGetVersion(&driver), "the driver does not say its version");
     n_multiprocessors_ = properties.multiProcessorCount;
+    cache_bytes_ = static_cast<size_t>(properties.l2CacheSize);
     overlaps_kernels_ = properties.major >= 9;
     capability_ = fmt::format("{}.{}", properties.major, properties.minor);
     text_ = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name, device,
@@ -66,13 +67,15 @@ class CudaBackend final : public Backend {
     auto own = std::dynamic_pointer_cast<const cuda::CudaWeights>(weights);
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
     cuda::use_device(device_);
-    return std::make_unique<cuda::CudaProgram>(plan, std::move(own), options,
-                                               cuda::Device{device_, n_multiprocessors_, overlaps_kernels_, text_});
+    return std::make_unique<cuda::CudaProgram>(
+        plan, std::move(own), options,
+        cuda::Device{device_, n_multiprocessors_, cache_bytes_, overlaps_kernels_, text_});
   }
 
  private:
   const int device_;
   int n_multiprocessors_ = 1;
+  size_t cache_bytes_ = 0;
   bool overlaps_kernels_ = false;
   std::string capability_;
   std::string text_;

@@ -165,6 +165,11 @@ struct HalfRows {
   int32_t tile_rows = 0;
 };
 
+struct MemoryAhead {
+  const std::byte* at = nullptr;
+  uint32_t bytes = 0;  // a multiple of 16
+};
+
 struct AttentionArgs {
   const float* qkv = nullptr;
   float* y = nullptr;   // [rows, n_heads * head_dim]
@@ -183,6 +188,8 @@ struct AttentionArgs {
   float* partial = nullptr;
   int32_t max_chunks = 0;
   unsigned* arrivals = nullptr;  // [tiles * kv tiles], zero between launches
+  // What attention_of_decodes of one row asks for into the second-level cache, for the products behind it.
+  MemoryAhead ahead;
   // attention_of_decodes does RopeAppend too, and attention_on_tensor_cores rotates queries, if these are given (as
   // RopeArgs).
   const float* cos = nullptr;

@@ -21,13 +21,13 @@
 namespace llorch::cuda {
 
 inline constexpr int kMaxLinearWarps = 24;
-// Registers of a thread: for one row so few that a block of the next kernel has room beside two of this one (of 65536,
-// gate_up of TinyLlama's shape takes 18432 a block, ffn_out 25344); else as many as a block of 24 warps can have. And
-// the number of threads from which the compiler concludes that.
-template <int kRows>
-inline constexpr int kRegistersOfThread = kRows == 1 ? 72 : 80;
-template <int kRows>
-inline constexpr int kLinearThreads = kRows == 1 ? 896 : kMaxLinearWarps* kWarp;
+// Registers of a thread: as many as a block of 24 warps can have; for one row of float weights so few that a block of
+// the next kernel has room beside two of this one (of 65536, gate_up of TinyLlama's shape takes 18432 a block, ffn_out
+// 25344). And the number of threads from which the compiler concludes that.
+template <typename Codes, int kRows>
+inline constexpr int kRegistersOfThread = kRows == 1 && !kIsQuantized<Codes> ? 72 : 80;
+template <typename Codes, int kRows>
+inline constexpr int kLinearThreads = kRegistersOfThread<Codes, kRows> == 72 ? 896 : kMaxLinearWarps* kWarp;
 // Of one block: two have room beside each other on a multiprocessor of 227 KB, or, at most, one.
 inline constexpr size_t kHalfShared = 112 << 10, kAllShared = 208 << 10, kSharedOfMultiprocessor = 227 << 10;
 
@@ -233,7 +233,7 @@ __device__ void finish(const LinearArgs& a, const LinearShared<kRows>& shared, c
 }
 
 // How a launch is cut: a kernel's needs, and what the arguments become.
-template <int kRows>
+template <typename Codes, int kRows>
 struct LinearCut {
   uint32_t input_bytes;         // of a segment of kRows rows
   uint32_t (*warp_bytes)(int);  // of a warp's ring of n slots
@@ -264,7 +264,7 @@ struct LinearCut {
     constexpr int kThreads = 2048, kRegisters = 65536, kReserved = 1024;
     const auto by_memory = static_cast<int>(kSharedOfMultiprocessor / (bytes(a, n_warps) + kReserved));
     const int by_threads = kThreads / (n_warps * kWarp),
-              by_registers = kRegisters / (n_warps * kWarp * kRegistersOfThread<kRows>);
+              by_registers = kRegisters / (n_warps * kWarp * kRegistersOfThread<Codes, kRows>);
     const int least = by_memory < by_threads ? by_memory : by_threads;
     return least < by_registers ? (least < 1 ? 1 : least) : by_registers;
   }

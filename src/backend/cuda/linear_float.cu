@@ -137,7 +137,8 @@ __device__ void stage(const TileInput<kRows>& input, int segment, float* xs) {
 }
 
 template <typename Codes, int kRows>
-__global__ void __launch_bounds__(kLinearThreads<kRows>) linear_float_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(kLinearThreads<Codes, kRows>)
+    linear_float_kernel(const __grid_constant__ LinearArgs a) {
   constexpr int kN = Codes::kPerUnit;
   constexpr uint32_t kInputBytes = kRows * kSegment * sizeof(float);
   const uint32_t ring_bytes = static_cast<uint32_t>(a.n_slots) * kPieceBytes;
@@ -184,8 +185,8 @@ __global__ void __launch_bounds__(kLinearThreads<kRows>) linear_float_kernel(con
 // meanwhile. False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
-  const LinearCut<kRows> cut = {kRows * kSegment * sizeof(float),
-                                [](int n_slots) { return static_cast<uint32_t>(n_slots) * kPieceBytes; }};
+  const LinearCut<Codes, kRows> cut = {kRows * kSegment * sizeof(float),
+                                       [](int n_slots) { return static_cast<uint32_t>(n_slots) * kPieceBytes; }};
   cut.choose_task(stream, a, stream.n_multiprocessors);
   a.n_slots = kManyPieces;
   int warps = cut.warps(a, kHalfShared);

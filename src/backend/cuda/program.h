@@ -22,6 +22,7 @@ namespace llorch::cuda {
 struct Device {
   int index = 0;
   int n_multiprocessors = 1;
+  size_t cache_bytes = 0;  // of the second level
   bool overlaps_kernels = false;
   std::string text;  // for messages
 };
@@ -89,6 +90,7 @@ class CudaProgram final : public Program {
   KvView kv_view(uint32_t layer);
   RopeArgs rope_args(const RopeAppend& op);
   AttentionArgs attention_args(const Attention& op);
+  MemoryAhead weights_behind(const Stage& stage) const;
   int32_t attention_splits(uint32_t rows, uint32_t tiles) const;
   uint32_t rows_of(const Stage& stage) const { return stage.gathered ? batch_.logit_rows() : batch_.rows(); }
   uint32_t width(SlotId id) const { return plan_.slot(id).width; }

@@ -168,6 +168,17 @@ int32_t CudaProgram::attention_splits(uint32_t rows, uint32_t tiles) const {
   return static_cast<int32_t>(std::clamp<uint32_t>(wanted, 1, std::min(kMaxSplits, chunks)));
 }
 
+// Those of the product behind a stage and what follows, as much as the second-level cache keeps until it is read. None
+// of quantized weights: so small are they that their rings have them in time.
+MemoryAhead CudaProgram::weights_behind(const Stage& stage) const {
+  const auto* next =
+      stage.step + 1 < plan_.steps.size() ? std::get_if<Linear>(&plan_.steps[stage.step + 1].op) : nullptr;
+  if (next == nullptr || uses(plan_, *next, true)) return {};
+  const std::span<const std::byte> weights = weights_->from(next->weights[0]);
+  constexpr size_t kUnit = 16;
+  return {weights.data(), static_cast<uint32_t>(std::min(weights.size(), device_.cache_bytes * 5 / 8) / kUnit * kUnit)};
+}
+
 void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   const RopeAppend* rope = stage.prepare != nullptr ? &std::get<RopeAppend>(*stage.prepare) : nullptr;
   AttentionArgs args = attention_args(op);
@@ -202,6 +213,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   while (heads > 1 && (heads / 2 >= group || tiles() < static_cast<uint32_t>(device_.n_multiprocessors))) heads /= 2;
   args.heads_per_tile = static_cast<int32_t>(heads);
   args.n_splits = attention_splits(rows, tiles());
+  if (rows == 1) args.ahead = weights_behind(stage);
   attention_of_decodes(kernels_, args);
 }
 

@@ -21,6 +21,11 @@ class CudaWeights final : public PlacedWeights {
     MatrixView view;
   };
   const Matrix& matrix(WeightId id) const { return matrices_[static_cast<size_t>(id)]; }
+  // From a matrix on, with what lies behind it: weights lie in the order in which the plan names them.
+  std::span<const std::byte> from(WeightId id) const {
+    const auto* at = reinterpret_cast<const std::byte*>(matrix(id).view.units);
+    return {at, memory_.data() + memory_.size()};
+  }
   const float* vector(WeightId id) const { return vectors_[static_cast<size_t>(id)].data(); }
 
  private:

@@ -1,4 +1,4 @@
-// Fault, hash and token of each row of logits: one kernel looks at all logits (sample_look.h), this one draws. A row
+// Fault, hash and token of each row of logits: one kernel looks at all logits (sample_look.cu), this one draws. A row
 // has a block that goes through the chain of its hash, and one or several that add up its weights.
 //
 // Tokens are drawn by the rules of sampling/sample_token.h. Weights are integers, so their sums are the same in any
@@ -11,6 +11,7 @@
 #include "backend/cuda/logits_hash.h"
 #include "backend/cuda/sample.h"
 #include "backend/cuda/sample_look.h"
+#include "backend/cuda/sample_weight.h"
 
 namespace llorch::cuda {
 namespace {
@@ -43,7 +44,8 @@ struct Shared {
 struct Row {
   const float* logits;
   uint32_t vocab;
-  float max, temperature;
+  float max;
+  Weigher weigher;
   uint64_t end = 0;    // the last key that is kept
   uint64_t least = 1;  // the smallest weight that is
 };
@@ -77,7 +79,7 @@ __device__ void for_each_of_block(const Row& row, F f) {
 // The weight of an id that may be drawn, else 0.
 __device__ uint64_t weight(const Row& row, uint32_t id, float logit) {
   if (row.end != 0 && d::order_key(logit, id) < row.end) return 0;
-  const uint64_t w = d::weight_of(logit, row.max, row.temperature);
+  const uint64_t w = row.weigher(logit - row.max);
   return w >= row.least ? w : 0;
 }
 
@@ -292,7 +294,7 @@ __device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRo
     token = static_cast<int32_t>(~static_cast<uint32_t>(look.best));
     if (params.temperature != 0.0f) {
       Row row{d::penalizes(params) ? penalized : a.logits + size_t{row_index} * a.vocab, a.vocab, logit_of(look.best),
-              params.temperature};
+              Weigher(params.temperature)};
       filter(row, params, look.best, shared);
       token = draw(row, part, a.scratch.weights + size_t{row_index} * kDrawSums, a.scratch.arrivals[row_index], shared);
       if (token == kNoToken) return;
@@ -334,7 +336,7 @@ void sample(const KernelStream& stream, const SampleArgs& args, int32_t n) {
   constexpr size_t kSharedBytes = std::max(sizeof(Shared), sizeof(xxh3::Shared));
   static_assert(kSharedBytes <= kSharedBytesUnasked);
   const auto rows = static_cast<unsigned>(n);
-  launch(stream, {dim3(n_looks(args.vocab), rows), kLookThreads, kLookWarps * sizeof(Look)}, look_kernel, args);
+  look(stream, args, n);
   launch(stream, {dim3(n_draw_parts(args.vocab, n, stream.n_multiprocessors) + 1, rows), kThreads, kSharedBytes},
          draw_kernel, args);
 }

@@ -2,6 +2,7 @@
 // kernels.
 #pragma once
 
+#include "backend/cuda/arrivals.h"
 #include "backend/cuda/device_code.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/kv_pages.h"
@@ -110,20 +111,6 @@ __device__ float join_chunks(const AttentionArgs& a, const Range& chunks, int qu
     o = __fmaf_rn(o, old_factor, __fmul_rn(o_chunk, new_factor));
   }
   return __fdiv_rn(o, l);
-}
-
-// Of the blocks that share a tile, n in all: whether this one is the last to come here. All threads ask; what the
-// others have written before is visible.
-__device__ inline bool comes_last(unsigned& arrivals, unsigned n, unsigned& shared) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    shared = atomicAdd(&arrivals, 1u) + 1 == n ? 1u : 0u;
-    if (shared != 0) arrivals = 0;  // for the next launch
-  }
-  __syncthreads();
-  __threadfence();
-  return shared != 0;
 }
 
 }  // namespace llorch::cuda

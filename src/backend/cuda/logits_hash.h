@@ -1,9 +1,9 @@
-// XXH3-64 of a row of logits, by one block; for .cu files.
+// XXH3-64 of a row of logits, by two kernels; for .cu files.
 //
 // The algorithm, its constants and the default secret are those of the xxHash specification (Cyan4973/xxHash,
 // doc/xxhash_spec.md, "XXH3 Algorithm Overview"), with seed 0. Of long inputs each block of 1024 bytes is a sum of 16
-// stripes, which are added in any order by eight threads; only what follows a block (its scramble) is a chain, of eight
-// lanes. Inputs up to 240 bytes, vocabularies of 60 ids, are for one thread.
+// stripes, which are added in any order, by a warp; only what follows a block (its scramble) is a chain, of eight
+// lanes, for another kernel. Inputs up to 240 bytes, vocabularies of 60 ids, are for one thread of that one.
 #pragma once
 
 #include "backend/cuda/device_code.h"
@@ -18,7 +18,7 @@ inline constexpr uint64_t kPrime1 = 0x9e3779b185ebca87u, kPrime2 = 0xc2b2ae3d27d
 inline constexpr uint32_t kLanes = 8, kStripeBytes = 64, kStripes = 16;  // of a block
 inline constexpr uint32_t kBlockBytes = kStripes * kStripeBytes;
 inline constexpr uint32_t kSecretWords = 24, kSecretBytes = 8 * kSecretWords;
-inline constexpr uint32_t kThreadsOfBlock = 8;  // each adds two lanes of half of the stripes
+inline constexpr uint32_t kShortBytes = 240;  // up to here an input has no stripes
 
 // Blocks whose sums lie in shared memory at once.
 inline constexpr uint32_t kRound = 512;
@@ -31,11 +31,12 @@ __device__ const uint64_t kSecret[kSecretWords] = {
     0xfca1477d58be162b, 0xce31d07ad1b8f88f, 0x280416958f3acb45, 0x7e404bbbcafbd7af,
 };
 
+__device__ const uint64_t kFirst[kLanes] = {kPrime32c, kPrime1,   kPrime2, kPrime3,
+                                            kPrime4,   kPrime32b, kPrime5, kPrime32a};
+
 // What the threads share.
 struct Shared {
-  uint64_t secret[kSecretWords];
   uint64_t sums[kRound][kLanes];
-  uint64_t lanes[kLanes];
 };
 
 // 8 bytes of the secret, from any byte on.
@@ -120,110 +121,108 @@ __device__ inline uint64_t product(uint64_t data, uint64_t secret) {
   return (key & 0xffffffffu) * (key >> 32);
 }
 
-// 16 bytes, of which only the first 4 need be aligned if kAligned is false.
-template <bool kAligned>
-__device__ inline float4 load_16(const float* from) {
-  if constexpr (kAligned) return *reinterpret_cast<const float4*>(from);
-  return make_float4(from[0], from[1], from[2], from[3]);
-}
-
-struct LanePair {
-  uint64_t even = 0, odd = 0;
-};
-
-// Lanes 2 pair and 2 pair + 1 of the stripes [first, first + 8) of a block, those below n_stripes.
-template <bool kAligned>
-__device__ inline LanePair add_stripes(const float* block, uint32_t first, uint32_t n_stripes, uint32_t pair,
-                                       const uint64_t* secret) {
-  LanePair sum;
-  const auto add = [&](uint32_t stripe) {
-    const float4 x = load_16<kAligned>(block + size_t{stripe} * (kStripeBytes / 4) + 4 * pair);
-    const uint64_t a = uint64_t{__float_as_uint(x.y)} << 32 | __float_as_uint(x.x);
-    const uint64_t b = uint64_t{__float_as_uint(x.w)} << 32 | __float_as_uint(x.z);
-    sum.even += b + product(a, secret[stripe + 2 * pair]);
-    sum.odd += a + product(b, secret[stripe + 2 * pair + 1]);
-  };
-  if (n_stripes >= first + kStripes / 2) {
-#pragma unroll
-    for (uint32_t i = 0; i < kStripes / 2; ++i) add(first + i);
-  } else {
-    for (uint32_t stripe = first; stripe < n_stripes; ++stripe) add(stripe);
-  }
-  return sum;
-}
-
 __device__ inline uint64_t shuffle_xor(uint64_t x, int by) {
   const uint32_t low = __shfl_xor_sync(kAllLanes, static_cast<uint32_t>(x), by);
   const uint32_t high = __shfl_xor_sync(kAllLanes, static_cast<uint32_t>(x >> 32), by);
   return uint64_t{high} << 32 | low;
 }
 
-// The sums of the blocks [begin, begin + count), which may end with a part of a block, into shared memory.
-template <bool kAligned>
-__device__ inline void sum_blocks(const Bytes& in, uint32_t begin, uint32_t count, Shared& shared) {
-  const uint64_t whole = (in.n - 1) / kBlockBytes;                                           // blocks
-  const auto rest = static_cast<uint32_t>((in.n - 1 - whole * kBlockBytes) / kStripeBytes);  // stripes behind them
-  const uint32_t in_block = threadIdx.x % kThreadsOfBlock, pair = in_block % 4, first = in_block / 4 * (kStripes / 2);
-  const uint32_t at_once = blockDim.x / kThreadsOfBlock;
-  for (uint32_t i0 = 0; i0 < count; i0 += at_once) {  // all threads of a warp go along
-    const uint32_t i = i0 + threadIdx.x / kThreadsOfBlock;
-    const uint32_t n_stripes = i >= count ? 0 : begin + i < whole ? kStripes : rest;
-    const float* block = in.row + size_t{begin + i} * (kBlockBytes / 4);
-    LanePair sum = add_stripes<kAligned>(block, first, n_stripes, pair, shared.secret);
-    sum.even += shuffle_xor(sum.even, 4);
-    sum.odd += shuffle_xor(sum.odd, 4);
-    if (i >= count || first != 0) continue;
-    shared.sums[i][2 * pair] = sum.even;
-    shared.sums[i][2 * pair + 1] = sum.odd;
+// A warp's thread of a block has 16 bytes of two stripes, lanes 2 pair and 2 pair + 1: bytes 16 thread and 512 behind.
+class BlockSum {
+ public:
+  // The secret's words, which may be asked for before there is a row.
+  __device__ BlockSum() {
+    const uint32_t lane = static_cast<uint32_t>(lane_id()), first = lane / 4 + 2 * (lane % 4);
+    for (uint32_t i = 0; i < 2; ++i)
+      for (uint32_t j = 0; j < 2; ++j) secret_[i][j] = kSecret[first + kStripes / 2 * i + j];
   }
-}
 
-__device__ inline uint64_t first_value(uint32_t lane) {
-  const uint64_t values[kLanes] = {kPrime32c, kPrime1, kPrime2, kPrime3, kPrime4, kPrime32b, kPrime5, kPrime32a};
-  return values[lane];
-}
+  // Which of the eight lanes the threads below kLanes have the sums of.
+  __device__ static uint32_t lane_of_sum() {
+    const uint32_t lane = static_cast<uint32_t>(lane_id());
+    return 2 * (lane % 4) + lane / 4;
+  }
 
-// All threads of the block call it, blockDim.x a multiple of kWarp; thread 0 gets the hash. Uses barriers.
-__device__ inline uint64_t of_row(const float* row, uint32_t vocab, Shared& shared) {
-  const Bytes in{row, uint64_t{vocab} * 4};
-  if (in.n <= 240) return threadIdx.x == 0 ? of_short(in) : 0;
-  for (uint32_t i = threadIdx.x; i < kSecretWords; i += blockDim.x) shared.secret[i] = kSecret[i];
-  __syncthreads();
-  const auto whole = static_cast<uint32_t>((in.n - 1) / kBlockBytes);
-  const uint32_t lane = threadIdx.x;
-  uint64_t acc = lane < kLanes ? first_value(lane) : 0;
-  for (uint32_t begin = 0; begin <= whole; begin += kRound) {
-    const uint32_t count = whole + 1 - begin < kRound ? whole + 1 - begin : kRound;
-    if (reinterpret_cast<uintptr_t>(row) % 16 == 0)
-      sum_blocks<true>(in, begin, count, shared);
-    else
-      sum_blocks<false>(in, begin, count, shared);
-    __syncthreads();
-    if (lane < kLanes) {
-      const uint64_t secret = shared.secret[(kSecretBytes - kStripeBytes) / 8 + lane];
-      const uint32_t scrambled = begin + count > whole ? count - 1 : count;
-#pragma unroll 4
-      for (uint32_t i = 0; i < scrambled; ++i) {
-        acc += shared.sums[i][lane];
-        acc = (acc ^ (acc >> 47) ^ secret) * kPrime32a;
-      }
-      if (scrambled < count) acc += shared.sums[scrambled][lane];
+  // The sum over the first n_stripes stripes. All threads of a warp call it.
+  __device__ uint64_t sum(const float4 (&x)[2], uint32_t n_stripes) const {
+    const uint32_t stripe = static_cast<uint32_t>(lane_id()) / 4;
+    uint64_t even = 0, odd = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < 2; ++i) {
+      if (stripe + kStripes / 2 * i >= n_stripes) continue;
+      const uint64_t a = uint64_t{__float_as_uint(x[i].y)} << 32 | __float_as_uint(x[i].x);
+      const uint64_t b = uint64_t{__float_as_uint(x[i].w)} << 32 | __float_as_uint(x[i].z);
+      even += b + product(a, secret_[i][0]);
+      odd += a + product(b, secret_[i][1]);
     }
-    __syncthreads();
+    const bool keeps_odd = (lane_id() & 4) != 0;
+    uint64_t mine = (keeps_odd ? odd : even) + shuffle_xor(keeps_odd ? even : odd, 4);
+    mine += shuffle_xor(mine, 8);
+    return mine + shuffle_xor(mine, 16);
   }
-  if (lane < kLanes) {  // the last stripe, which may overlap the one before
-    const uint64_t at = in.n - kStripeBytes;
-    acc += in.u64(at + 8 * (lane ^ 1));
-    acc += product(in.u64(at + 8 * lane), secret_at(shared.secret, kSecretBytes - kStripeBytes - 7 + 8 * lane));
-    shared.lanes[lane] = acc;
-  }
-  if (warp_id() == 0) __syncwarp();
-  if (threadIdx.x != 0) return 0;
-  uint64_t sum = in.n * kPrime1;
-  for (uint32_t i = 0; i < kLanes; i += 2)
-    sum += fold(shared.lanes[i] ^ secret_at(shared.secret, 11 + 8 * i),
-                shared.lanes[i + 1] ^ secret_at(shared.secret, 11 + 8 * (i + 1)));
-  return avalanche(sum);
+
+ private:
+  uint64_t secret_[2][2];
+};
+
+// Stripes of a block; the last one of a row has any number, also none.
+__device__ inline uint32_t stripes_of(uint32_t block, uint32_t vocab) {
+  const uint64_t begin = uint64_t{block} * kBlockBytes, last = uint64_t{vocab} * 4 - 1;
+  if (begin >= last) return 0;
+  return last - begin >= kBlockBytes ? kStripes : static_cast<uint32_t>(last - begin) / kStripeBytes;
 }
+
+// A lane behind a block is scrambled, and the next block's sum is added: three operations, one after the other, because
+// the sum goes into the product.
+__device__ inline uint64_t scramble_and_add(uint64_t acc, uint64_t secret, uint64_t sum) {
+  const auto acc_high = static_cast<uint32_t>(acc >> 32);
+  const uint32_t low = static_cast<uint32_t>(acc) ^ (acc_high >> 15) ^ static_cast<uint32_t>(secret);  // acc >> 47
+  const uint32_t high = acc_high ^ static_cast<uint32_t>(secret >> 32);
+  const uint32_t rest = high * kPrime32a + static_cast<uint32_t>(sum >> 32);
+  return uint64_t{low} * kPrime32a + (uint64_t{rest} << 32 | static_cast<uint32_t>(sum));
+}
+
+// What follows the sums of a row's blocks: the threads of a block go through all of them together.
+class Chain {
+ public:
+  // The secret's words, which may be asked for before there is a row.
+  __device__ Chain()
+      : lane_(threadIdx.x % kLanes),
+        first_(kFirst[lane_]),
+        scramble_(kSecret[(kSecretBytes - kStripeBytes) / 8 + lane_]),
+        last_(secret_at(kSecret, kSecretBytes - kStripeBytes - 7 + 8 * lane_)),
+        merge_(secret_at(kSecret, 11 + 8 * lane_)) {}
+
+  // sums [blocks of the row, kLanes]. Thread 0 gets the hash. Uses barriers.
+  __device__ uint64_t hash(const float* row, uint32_t vocab, const uint64_t* sums, Shared& shared) const {
+    const Bytes in{row, uint64_t{vocab} * 4};
+    if (in.n <= kShortBytes) return threadIdx.x == 0 ? of_short(in) : 0;
+    const uint64_t last = in.n - kStripeBytes;  // the last stripe, which may overlap the one before
+    const uint64_t mine = in.u64(last + 8 * lane_), other = in.u64(last + 8 * (lane_ ^ 1));
+    const auto n = static_cast<uint32_t>((in.n + kBlockBytes - 1) / kBlockBytes);
+    uint64_t acc = first_ + __ldcg(sums + lane_);
+    for (uint32_t begin = 1; begin < n; begin += kRound) {
+      const uint32_t count = n - begin < kRound ? n - begin : kRound;
+      const uint64_t* from = sums + size_t{begin} * kLanes;
+      for (uint32_t i = threadIdx.x; i < count * kLanes; i += blockDim.x)
+        shared.sums[i / kLanes][i % kLanes] = __ldcg(from + i);
+      __syncthreads();
+      if (warp_id() == 0) {  // its threads go by eights, in step
+#pragma unroll 8
+        for (uint32_t i = 0; i < count; ++i) acc = scramble_and_add(acc, scramble_, shared.sums[i][lane_]);
+      }
+      __syncthreads();
+    }
+    if (warp_id() != 0) return 0;
+    acc = (acc + other + product(mine, last_)) ^ merge_;
+    uint64_t sum = fold(acc, shuffle_xor(acc, 1));
+    sum += shuffle_xor(sum, 2);
+    return avalanche(in.n * kPrime1 + sum + shuffle_xor(sum, 4));
+  }
+
+ private:
+  uint32_t lane_;
+  uint64_t first_, scramble_, last_, merge_;
+};
 
 }  // namespace llorch::cuda::xxh3

@@ -1,13 +1,17 @@
-// Fault, hash and token of each row of logits: two blocks a row, one for the hash and one for the rest, side by side.
+// Fault, hash and token of each row of logits: one kernel looks at all logits (sample_look.cu), this one draws. A row
+// has a block that goes through the chain of its hash, and one or several that add up its weights.
 //
 // Tokens are drawn by the rules of sampling/sample_token.h. Weights are integers, so their sums are the same in any
 // order; the prefixes of the order that top_k and top_p keep are found by narrowing a range of keys, with a histogram
-// in shared memory; the token by narrowing a range of ids. Each warp has a contiguous part of a range.
+// in shared memory, by one block; the token by narrowing a range of ids. Each warp has a contiguous part of a range.
 #include <algorithm>
 
+#include "backend/cuda/arrivals.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/logits_hash.h"
 #include "backend/cuda/sample.h"
+#include "backend/cuda/sample_look.h"
+#include "backend/cuda/sample_weight.h"
 
 namespace llorch::cuda {
 namespace {
@@ -16,6 +20,9 @@ namespace d = sampling_detail;
 
 constexpr uint32_t kThreads = 1024, kWarps = kThreads / kWarp;
 static_assert(kWarps == uint32_t{kWarp});  // a warp's lanes are the sums of all warps
+static_assert(kDrawSums == kWarps * kMaxDrawParts && kMaxDrawParts == uint32_t{kWarp});
+
+constexpr uint32_t kFours = 4 * kWarp;  // ids that a warp has at once
 
 constexpr uint32_t kBins = 2 * kThreads, kBinBits = 11;
 
@@ -27,54 +34,52 @@ struct Histogram {
 
 struct Shared {
   Histogram bins;
+  uint64_t of_parts[kDrawSums];
   uint64_t sums[2][kWarps];  // one is read while the other is written
-  unsigned words[4][kWarps];
-  uint64_t found[2];
-  unsigned found_bin, found_count;
+  uint64_t found[2], random;
+  unsigned found_bin, found_count, is_last;
 };
 
 // A row, and which of its ids may be drawn.
 struct Row {
   const float* logits;
   uint32_t vocab;
-  bool is_aligned;  // to 16 bytes
-  float max, temperature;
+  float max;
+  Weigher weigher;
   uint64_t end = 0;    // the last key that is kept
   uint64_t least = 1;  // the smallest weight that is
 };
 
-// f(id, logit) for the ids of [begin, end) that are this thread's; begin is a multiple of 4. Every thread of a warp has
-// the same range.
+// f(id, logit) for the ids of [begin, end) that are this thread's. begin is a multiple of 4, and so is end, or it is
+// the vocabulary's: ids behind it come too, as -infinity. While f works, the next load is under way.
 template <typename F>
 __device__ void for_each_id(const Row& row, uint32_t begin, uint32_t end, F f) {
-  const uint32_t lane = static_cast<uint32_t>(lane_id());
-#pragma unroll 4
-  for (uint32_t first = begin + 4 * lane; first < end; first += 4 * kWarp) {
-    if (row.is_aligned && first + 4 <= end) {
-      const float4 x = *reinterpret_cast<const float4*>(row.logits + first);
-      f(first, x.x);
-      f(first + 1, x.y);
-      f(first + 2, x.z);
-      f(first + 3, x.w);
-    } else {
-      for (uint32_t id = first; id < end && id < first + 4; ++id) f(id, row.logits[id]);
-    }
+  uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id());
+  if (first >= end) return;
+  float4 next = load_4(row.logits, first, end, -INFINITY);
+#pragma unroll 1
+  for (; first < end; first += kFours) {
+    const float4 x = next;
+    if (first + kFours < end) next = load_4(row.logits, first + kFours, end, -INFINITY);
+    for_each_of(x, first, f);
   }
 }
 
-// Ids of each warp's part of n.
-__device__ uint32_t part_of(uint32_t n) { return ((n + kWarps - 1) / kWarps + 3) / 4 * 4; }
+// Ids of each warp's part of n, of n_warps.
+__device__ uint32_t part_of(uint32_t n, uint32_t n_warps = kWarps) { return ((n + n_warps - 1) / n_warps + 3) / 4 * 4; }
+
+__device__ uint32_t end_of(uint32_t begin, uint32_t n, uint32_t end) { return begin + n < end ? begin + n : end; }
 
 template <typename F>
 __device__ void for_each_of_block(const Row& row, F f) {
   const uint32_t part = part_of(row.vocab), begin = static_cast<uint32_t>(warp_id()) * part;
-  for_each_id(row, begin, begin + part < row.vocab ? begin + part : row.vocab, f);
+  for_each_id(row, begin, end_of(begin, part, row.vocab), f);
 }
 
 // The weight of an id that may be drawn, else 0.
 __device__ uint64_t weight(const Row& row, uint32_t id, float logit) {
-  if (d::order_key(logit, id) < row.end) return 0;
-  const uint64_t w = d::weight_of(logit, row.max, row.temperature);
+  if (row.end != 0 && d::order_key(logit, id) < row.end) return 0;
+  const uint64_t w = row.weigher(logit - row.max);
   return w >= row.least ? w : 0;
 }
 
@@ -97,43 +102,15 @@ __device__ uint64_t running_sum(uint64_t value) {
   return value;
 }
 
-// Where a target falls among the lanes' sums: the first lane whose running sum exceeds it.
+// Where a target falls among the lanes' values, of which up_to are the running sums: the first lane whose running sum
+// exceeds it.
 struct Place {
-  int lane;
+  uint32_t lane;
   uint64_t rest;  // of the target, inside that lane
 };
-__device__ Place place_of(uint64_t target, uint64_t value) {
-  const uint64_t sum = running_sum(value);
-  const int lane = kWarp - static_cast<int>(integer_max(sum > target ? unsigned(kWarp - lane_id()) : 0u));
-  return {lane, target - shuffle(sum - value, lane)};
-}
-
-// What the first pass sees.
-struct Look {
-  unsigned largest = 0;    // of the magnitudes' bits
-  unsigned different = 0;  // from the first logit's bits
-  uint64_t best = 0;       // the first key of the order
-};
-
-__device__ Look reduce(Look mine, Shared& shared) {
-  const auto reduced = [](unsigned value) { return integer_max(value); };
-  const auto key_of = [&](uint64_t key) {
-    const unsigned high = reduced(static_cast<unsigned>(key >> 32));
-    const unsigned low = reduced(static_cast<unsigned>(key >> 32) == high ? static_cast<unsigned>(key) : 0u);
-    return uint64_t{high} << 32 | low;
-  };
-  const auto of_warp = [&](const Look& x) { return Look{reduced(x.largest), reduced(x.different), key_of(x.best)}; };
-  const Look warp = of_warp(mine);
-  const int w = warp_id(), lane = lane_id();
-  if (lane == 0) {
-    shared.words[0][w] = warp.largest;
-    shared.words[1][w] = warp.different;
-    shared.words[2][w] = static_cast<unsigned>(warp.best >> 32);
-    shared.words[3][w] = static_cast<unsigned>(warp.best);
-  }
-  __syncthreads();
-  return of_warp(Look{shared.words[0][lane], shared.words[1][lane],
-                      uint64_t{shared.words[2][lane]} << 32 | shared.words[3][lane]});
+__device__ Place place_of(uint64_t target, uint64_t value, uint64_t up_to) {
+  const unsigned lane = kWarp - integer_max(up_to > target ? unsigned(kWarp - lane_id()) : 0u);
+  return {lane, target - shuffle(up_to - value, static_cast<int>(lane))};
 }
 
 __device__ LogitsFault fault_of(const Look& look, uint32_t vocab) {
@@ -144,15 +121,10 @@ __device__ LogitsFault fault_of(const Look& look, uint32_t vocab) {
   return all_equal && vocab > 1 ? LogitsFault::kAllEqual : LogitsFault::kNone;
 }
 
-// The row with the repetition penalty: a copy, so that an id that occurs twice is read as it was.
-__device__ void penalize(const float* logits, uint32_t vocab, const DeviceRowSampling& sampling) {
-  for (uint32_t id = threadIdx.x; id < vocab; id += kThreads) sampling.penalized[id] = logits[id];
-  __syncthreads();
-  for (uint32_t i = threadIdx.x; i < sampling.n_history; i += kThreads) {
-    const int32_t id = sampling.history[i];
-    sampling.penalized[id] = d::penalized(logits[id], sampling.params.repetition_penalty);
-  }
-  __syncthreads();
+// The logit of a key, +0 for -0.
+__device__ float logit_of(uint64_t key) {
+  const auto ascending = static_cast<uint32_t>(key >> 32);
+  return __uint_as_float((ascending & 0x80000000u) != 0 ? ascending ^ 0x80000000u : ~ascending);
 }
 
 // The sum of all warps' sums, and mine written for the others; each call with the other half of shared.sums.
@@ -200,7 +172,7 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
     __syncthreads();
     for_each_of_block(row, [&](uint32_t id, float logit) {
       const uint64_t key = d::order_key(logit, id);
-      if (key < low || key > high) return;
+      if (id >= row.vocab || key < low || key > high) return;
       const uint64_t w = is_weighted ? weight(row, id, logit) : 1;
       if (w == 0) return;
       const auto bin = static_cast<uint32_t>((high - key) >> shift);
@@ -221,45 +193,45 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
   }
 }
 
-// The id in whose weight the target falls when the weights of [0, vocab) are added up; `of_warps` are the sums of the
-// warps' parts.
-__device__ int32_t find_id(const Row& row, uint64_t target, uint64_t of_warps, int next, Shared& shared) {
-  uint32_t begin = 0, end = row.vocab;
-  while (true) {
-    const Place place = place_of(target, of_warps);
-    const uint32_t part = part_of(end - begin);
-    target = place.rest;
-    begin += static_cast<uint32_t>(place.lane) * part;
-    if (begin + part < end) end = begin + part;
-    if (part <= 4) break;
-    const uint32_t inner = part_of(end - begin), mine = begin + static_cast<uint32_t>(warp_id()) * inner;
-    uint64_t sum = 0;
-    for_each_id(row, mine, mine + inner < end ? mine + inner : end,
-                [&](uint32_t id, float logit) { sum += weight(row, id, logit); });
-    of_warps = publish(sum, shared.sums[next]);
-    next ^= 1;
-  }
-  for (uint32_t id = begin; id < end; ++id) {
-    const uint64_t w = weight(row, id, row.logits[id]);
-    if (target < w) return static_cast<int32_t>(id);
-    target -= w;
-  }
-  return kNoToken;
+// The sum of the weights of this warp's ids.
+__device__ uint64_t weigh(const Row& row, uint32_t begin, uint32_t end) {
+  uint64_t sum = 0;
+  for_each_id(row, begin, end, [&](uint32_t id, float logit) { sum += weight(row, id, logit); });
+  return sum;
 }
 
-// Steps 3 to 7. best: the first key of the order.
-__device__ int32_t draw(Row& row, const DeviceRowSampling& sampling, uint64_t best, Shared& shared) {
-  const SamplingParams& params = sampling.params;
-  if (params.top_k != 0 && params.top_k < row.vocab) row.end = prefix_end(row, false, params.top_k, best, shared);
-  uint64_t of_warps = 0, sum = 0;
-  const auto add_up = [&](int next) {
-    uint64_t mine = 0;
-    for_each_of_block(row, [&](uint32_t id, float logit) { mine += weight(row, id, logit); });
-    of_warps = publish(mine, shared.sums[next]);
-    sum = warp_sum(of_warps);
-  };
+// The id in whose weight the target falls when the weights of [begin, end) are added up; for the first warp alone.
+// Other warps need not call it for up to kFours ids.
+__device__ int32_t find_id(const Row& row, uint32_t begin, uint32_t end, uint64_t target, Shared& shared) {
+  for (int next = 1; end - begin > kFours; next ^= 1) {
+    const uint32_t part = part_of(end - begin), mine = begin + static_cast<uint32_t>(warp_id()) * part;
+    const uint64_t of_warps = publish(weigh(row, mine, end_of(mine, part, end)), shared.sums[next]);
+    const Place place = place_of(target, of_warps, running_sum(of_warps));
+    target = place.rest;
+    begin += place.lane * part;
+    end = end_of(begin, part, end);
+  }
+  if (warp_id() != 0) return kNoToken;
+  const uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id());
+  uint64_t up_to[4], sum = 0;
+  for_each_of(load_4(row.logits, first, end, -INFINITY), first,
+              [&](uint32_t id, float logit) { up_to[id - first] = sum += weight(row, id, logit); });
+  const Place place = place_of(target, sum, running_sum(sum));
+  uint32_t id = first;
+  for (const uint64_t x : up_to) id += x <= place.rest ? 1 : 0;
+  return static_cast<int32_t>(__shfl_sync(kAllLanes, id, static_cast<int>(place.lane)));
+}
+
+__device__ bool keeps_top_k(const SamplingParams& params, uint32_t vocab) {
+  return params.top_k != 0 && params.top_k < vocab;
+}
+
+// Steps 3, 5 and 6: what is kept. best: the first key of the order.
+__device__ void filter(Row& row, const SamplingParams& params, uint64_t best, Shared& shared) {
+  if (keeps_top_k(params, row.vocab)) row.end = prefix_end(row, false, params.top_k, best, shared);
   if (params.top_p < 1.0f) {
-    add_up(1);
+    const uint32_t part = part_of(row.vocab), begin = static_cast<uint32_t>(warp_id()) * part;
+    const uint64_t sum = warp_sum(publish(weigh(row, begin, end_of(begin, part, row.vocab)), shared.sums[1]));
     const uint64_t target = d::share(params.top_p, sum);
     const uint64_t end = prefix_end(row, true, target > 0 ? target : 1, best, shared);
     row.end = end > row.end ? end : row.end;
@@ -268,54 +240,105 @@ __device__ int32_t draw(Row& row, const DeviceRowSampling& sampling, uint64_t be
     const uint64_t least = d::least_weight(params.min_p);
     row.least = least > 1 ? least : 1;
   }
-  add_up(0);
-  return find_id(row, d::multiply_high(random_bits(params.seed, sampling.index), sum), of_warps, 1, shared);
 }
 
-__device__ void draw_row(const float* logits, uint32_t vocab, const DeviceRowSampling& sampling, SampledRow& sampled) {
+// Of the blocks that add up a row's weights, this one.
+struct Part {
+  uint32_t n, index;
+};
+
+// Steps 4 and 7. The last block to come here finds the token; its first warp gets it, all others kNoToken.
+__device__ int32_t draw(const Row& row, const Part& part, uint64_t* of_all, unsigned& arrivals, Shared& shared) {
+  const uint32_t ids = part_of(row.vocab, kWarps * part.n);  // of a warp
+  uint32_t begin = (part.index * kWarps + static_cast<uint32_t>(warp_id())) * ids;
+  uint64_t of_warps = publish(weigh(row, begin, end_of(begin, ids, row.vocab)), shared.sums[0]);
+  uint64_t up_to, target;
+  begin = 0;
+  if (part.n == 1) {
+    up_to = running_sum(of_warps);
+    target = d::multiply_high(shared.random, shuffle(up_to, kWarp - 1));
+  } else {
+    if (warp_id() == 0) __stcg(of_all + part.index * kWarps + static_cast<uint32_t>(lane_id()), of_warps);
+    if (!comes_last(arrivals, part.n, shared.is_last)) return kNoToken;
+    const uint64_t mine = threadIdx.x < kWarps * part.n ? __ldcg(of_all + threadIdx.x) : 0;
+    shared.of_parts[threadIdx.x] = mine;
+    const uint64_t of_parts = publish(mine, shared.sums[0]);
+    if (ids <= kFours && warp_id() != 0) return kNoToken;
+    up_to = running_sum(of_parts);
+    target = d::multiply_high(shared.random, shuffle(up_to, kWarp - 1));
+    const Place place = place_of(target, of_parts, up_to);
+    target = place.rest;
+    begin = place.lane * kWarps * ids;
+    of_warps = shared.of_parts[place.lane * kWarps + static_cast<uint32_t>(lane_id())];
+    up_to = running_sum(of_warps);
+  }
+  const Place place = place_of(target, of_warps, up_to);
+  begin += place.lane * ids;
+  return find_id(row, begin, end_of(begin, ids, row.vocab), place.rest, shared);
+}
+
+__device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRowSampling& sampling) {
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
-  const bool penalizes = d::penalizes(sampling.params);
-  if (penalizes) penalize(logits, vocab, sampling);
-  Row row{penalizes ? sampling.penalized : logits, vocab, false, 0.0f, sampling.params.temperature};
-  row.is_aligned = reinterpret_cast<uintptr_t>(row.logits) % 16 == 0;
-  const unsigned first = __float_as_uint(logits[0]);
-  Look mine;
-  for_each_of_block(row, [&](uint32_t id, float logit) {
-    const unsigned bits = __float_as_uint(penalizes ? logits[id] : logit);
-    const unsigned magnitude = bits & 0x7fffffffu;
-    mine.largest = magnitude > mine.largest ? magnitude : mine.largest;
-    mine.different |= bits ^ first;
-    const uint64_t key = d::order_key(logit, id);
-    mine.best = key > mine.best ? key : mine.best;
-  });
-  const Look look = reduce(mine, shared);
-  const LogitsFault fault = fault_of(look, vocab);
+  const SamplingParams params = sampling.params;
+  const bool joins = !keeps_top_k(params, a.vocab) && !(params.top_p < 1.0f) && params.temperature != 0.0f;
+  const Part part = {joins ? gridDim.x - 1 : 1, blockIdx.x};
+  if (threadIdx.x == 0) shared.random = random_bits(params.seed, sampling.index);
+  const float* const penalized = sampling.penalized;
+  wait_for_inputs();
+  if (part.index >= part.n) return;
+  const Look look = look_of_row(a, row_index);
+  const LogitsFault fault = fault_of(look, a.vocab);
+  if (fault != LogitsFault::kNone && part.index > 0) return;
   int32_t token = kNoToken;
   if (fault == LogitsFault::kNone) {
     token = static_cast<int32_t>(~static_cast<uint32_t>(look.best));
-    row.max = row.logits[token];
-    if (row.temperature != 0.0f) token = draw(row, sampling, look.best, shared);
+    if (params.temperature != 0.0f) {
+      Row row{d::penalizes(params) ? penalized : a.logits + size_t{row_index} * a.vocab, a.vocab, logit_of(look.best),
+              Weigher(params.temperature)};
+      filter(row, params, look.best, shared);
+      token = draw(row, part, a.scratch.weights + size_t{row_index} * kDrawSums, a.scratch.arrivals[row_index], shared);
+      if (token == kNoToken) return;
+    }
   }
   if (threadIdx.x != 0) return;
-  sampled.fault = fault;
-  sampled.token = token;
+  a.sampled[row_index].fault = fault;
+  a.sampled[row_index].token = token;
 }
 
-__global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs a) {
+__device__ void hash_row(const SampleArgs& a, uint32_t row) {
+  const xxh3::Chain chain;
   wait_for_inputs();
-  const uint32_t row = blockIdx.x;
-  const float* logits = a.logits + size_t{row} * a.vocab;
-  if (blockIdx.y == 1) return draw_row(logits, a.vocab, a.rows[row], a.sampled[row]);
-  const uint64_t hash = xxh3::of_row(logits, a.vocab, *reinterpret_cast<xxh3::Shared*>(shared_memory()));
+  const uint64_t* sums = a.scratch.hash_sums + size_t{row} * n_hash_blocks(a.vocab) * kHashLanes;
+  const uint64_t hash =
+      chain.hash(a.logits + size_t{row} * a.vocab, a.vocab, sums, *reinterpret_cast<xxh3::Shared*>(shared_memory()));
   if (threadIdx.x == 0) a.sampled[row].hash = hash;
+}
+
+// grid [parts of a row, and one for the hash; rows]
+__global__ void __launch_bounds__(kThreads) draw_kernel(SampleArgs a) {
+  const uint32_t row = blockIdx.y;
+  if (blockIdx.x + 1 == gridDim.x)
+    hash_row(a, row);
+  else
+    draw_row(a, row, a.rows[row]);  // which were there before the step's first kernel
+}
+
+// Blocks that add up a row's weights: as many as the device has room for, each with a load for each of its threads.
+uint32_t n_draw_parts(uint32_t vocab, int32_t n, int n_multiprocessors) {
+  const int32_t room = n_multiprocessors / n - 1;  // one has the hash
+  const int32_t useful = std::min(divide_up(vocab, 4 * kThreads), static_cast<int32_t>(kMaxDrawParts));
+  return static_cast<uint32_t>(std::max(1, std::min(room, useful)));
 }
 
 }  // namespace
 
 void sample(const KernelStream& stream, const SampleArgs& args, int32_t n) {
   constexpr size_t kSharedBytes = std::max(sizeof(Shared), sizeof(xxh3::Shared));
-  static_assert(kSharedBytes <= size_t{48} << 10);
-  launch(stream, {dim3(static_cast<unsigned>(n), 2), kThreads, kSharedBytes}, sample_kernel, args);
+  static_assert(kSharedBytes <= kSharedBytesUnasked);
+  const auto rows = static_cast<unsigned>(n);
+  look(stream, args, n);
+  launch(stream, {dim3(n_draw_parts(args.vocab, n, stream.n_multiprocessors) + 1, rows), kThreads, kSharedBytes},
+         draw_kernel, args);
 }
 
 }  // namespace llorch::cuda

@@ -15,11 +15,36 @@ struct DeviceRowSampling {
   float* penalized = nullptr;        // the same: memory for a row of logits
 };
 
+// Of some of a row's logits.
+struct Look {
+  unsigned largest = 0;    // of the magnitudes' bits
+  unsigned different = 0;  // from the first logit's bits
+  uint64_t best = 0;       // the first key of the order
+};
+
+inline constexpr uint32_t kHashBlock = 256;    // logits of one block of XXH3, which a warp has
+inline constexpr uint32_t kLookWarps = 8;      // of a block of threads of the first kernel
+inline constexpr uint32_t kMaxDrawParts = 32;  // of a row in the second one: each lane of a warp has one's sum
+inline constexpr uint32_t kDrawSums = 32 * kMaxDrawParts;  // a part's warps have one each
+inline constexpr uint32_t kHashLanes = 8;
+
+inline constexpr uint32_t n_hash_blocks(uint32_t vocab) { return (vocab + kHashBlock - 1) / kHashBlock; }
+inline constexpr uint32_t n_looks(uint32_t vocab) { return (n_hash_blocks(vocab) + kLookWarps - 1) / kLookWarps; }
+
+// What a row's blocks leave for each other; contents do not matter.
+struct SampleScratch {
+  uint64_t* hash_sums = nullptr;  // [rows, n_hash_blocks, kHashLanes]
+  Look* looks = nullptr;          // [rows, n_looks]
+  uint64_t* weights = nullptr;    // [rows, kDrawSums]
+  unsigned* arrivals = nullptr;   // [rows]
+};
+
 struct SampleArgs {
   const float* logits = nullptr;            // [rows, vocab]
   const DeviceRowSampling* rows = nullptr;  // [rows]
   SampledRow* sampled = nullptr;            // [rows]
   uint32_t vocab = 0;                       // 1 .. kMaxSampledVocab
+  SampleScratch scratch;
 };
 
 // Each row's fault, hash and token, with the bits of Sampler::sample_row().

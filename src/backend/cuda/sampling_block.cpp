@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace llorch::cuda {
+namespace {
+
+size_t hash_sums_of_row(uint32_t vocab) { return size_t{n_hash_blocks(vocab)} * kHashLanes; }
+
+}  // namespace
+
 SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
     : vocab_(plan.vocab),
       context_(plan.context()),
@@ -12,7 +18,11 @@ SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
       histories_(kActivationMemory, host_histories_.size()),
       penalized_(kActivationMemory, size_t{options.max_logit_rows} * vocab_),
       sampled_(kActivationMemory, options.max_logit_rows),
-      host_sampled_(kActivationMemory, options.max_logit_rows) {
+      host_sampled_(kActivationMemory, options.max_logit_rows),
+      hash_sums_(kActivationMemory, options.max_logit_rows * hash_sums_of_row(vocab_)),
+      looks_(kActivationMemory, size_t{options.max_logit_rows} * n_looks(vocab_)),
+      weights_(kActivationMemory, size_t{options.max_logit_rows} * kDrawSums),
+      arrivals_(kActivationMemory, options.max_logit_rows) {
   if (vocab_ > kMaxSampledVocab)
     fail("vocabulary of {} ids: the cuda backend takes up to {}", vocab_, kMaxSampledVocab);
 }
@@ -44,15 +54,23 @@ void SamplingBlock::send(const Stream& stream) {
   if (n_history_ > 0) stream.to_device(histories_.data(), host_histories_.data(), n_history_);
 }
 
-SampleArgs SamplingBlock::args(const float* logits) { return {logits, rows_.data(), sampled_.data(), vocab_}; }
+SampleArgs SamplingBlock::args(const float* logits) {
+  return {logits,
+          rows_.data(),
+          sampled_.data(),
+          vocab_,
+          {hash_sums_.data(), looks_.data(), weights_.data(), arrivals_.data()}};
+}
 
 void SamplingBlock::ask_for_results(const Stream& stream) {
   stream.to_host(host_sampled_.data(), sampled_.data(), n_rows_);
 }
 
 size_t SamplingBlock::bytes(const Plan& plan, const CompileOptions& options) {
+  const size_t scratch = (hash_sums_of_row(plan.vocab) + kDrawSums) * sizeof(uint64_t) +
+                         n_looks(plan.vocab) * sizeof(Look) + sizeof(unsigned);
   return options.max_logit_rows * (sizeof(DeviceRowSampling) + sizeof(SampledRow) + plan.context() * sizeof(int32_t) +
-                                   plan.vocab * sizeof(float));
+                                   plan.vocab * sizeof(float) + scratch);
 }
 
 size_t SamplingBlock::pinned_bytes(const Plan& plan, const CompileOptions& options) {

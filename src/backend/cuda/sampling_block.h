@@ -34,6 +34,10 @@ class SamplingBlock {
   DeviceArray<float> penalized_;  // [max logit rows, vocab]
   DeviceArray<SampledRow> sampled_;
   PinnedArray<SampledRow> host_sampled_;
+  DeviceArray<uint64_t> hash_sums_;  // SampleScratch
+  DeviceArray<Look> looks_;
+  DeviceArray<uint64_t> weights_;
+  DeviceArray<unsigned> arrivals_;
   size_t n_rows_ = 0, n_history_ = 0;
 };
 

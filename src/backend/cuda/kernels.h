@@ -120,6 +120,10 @@ struct LinearArgs {
   // The two parts are gate and up: y is their gated activation.
   bool gates = false;
   PackedRows packed_y;  // and its int16 blocks, where they are asked for
+  // Of a Linear in several types, whose kernels read the same rows and write beside each other: all but the last let
+  // the next one begin only when these rows are there; all but the first take that for granted, and end after the
+  // others.
+  bool is_first = true, is_last = true;
   // Chosen by linear(): whether a block makes half a group at a time; whether it makes only one; segments, or pieces of
   // them, that a warp has under way; whether a block keeps its input for the next one.
   bool halves = false, one_task = false;

@@ -55,13 +55,21 @@ __device__ inline void fetch_ahead([[maybe_unused]] const std::byte* memory, [[m
 #endif
 }
 
-// Lets the next kernel begin as soon as all blocks of this one have come so far, and returns when all kernels before
-// this one are over.
-__device__ inline void wait_for_inputs() {
+// Lets the next kernel begin as soon as all blocks of this one have come so far.
+__device__ inline void let_next_begin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+// Returns when all kernels before this one are over.
+__device__ inline void wait_for_earlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+__device__ inline void wait_for_inputs() {
+  let_next_begin();
+  wait_for_earlier();
 }
 
 }  // namespace llorch::cuda

@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kLinearThreads<Codes, kRows>)
       count_tasks(a)};
   input.ask_for_norm();
   for (int i = 0; i < a.n_slots; ++i) stream.ask();
-  wait_for_inputs();
+  wait_for_rows(a);
   if (a.n_slots == kManyPieces)
     wait_for_copies<kManyPieces>();
   else
@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(kLinearThreads<Codes, kRows>)
     }
     finish<kRows>(a, shared, place, task, first_residual);
   }
+  if (!a.is_first) wait_for_earlier();
 }
 
 // Half of a multiprocessor's memory, so that the next kernel's blocks have room beside these, and ask for their weights

@@ -1,10 +1,15 @@
 // Linear with block-quantized weights: activations are int16 blocks of 32 in shared memory, weights go through it a
 // segment at a time.
 #include "backend/cuda/linear.h"
-#include "backend/cuda/segment_ring.h"
 
 namespace llorch::cuda {
 namespace {
+
+// Of a segment of a row of `cols`; 0 or less behind the row's end.
+__device__ inline int blocks_of(int cols, int segment) {
+  const int left = cols / kQuantBlock - segment * kBlocksPerSegment;
+  return left < kBlocksPerSegment ? left : kBlocksPerSegment;
+}
 
 // One row of a segment as int16 blocks.
 struct PackedSegment {
@@ -12,6 +17,39 @@ struct PackedSegment {
   float d[kBlocksPerSegment];
   int32_t sums[kBlocksPerSegment];
 };
+
+// A warp's segment of weights in shared memory: as on the device, without the other segments.
+template <typename Codes>
+struct SegmentBytes {
+  static constexpr uint32_t kHighs = kBlocksPerSegment * Codes::kUnits * kGroup * sizeof(uint4);
+  static constexpr uint32_t kScales = kHighs + Codes::kHighUnits * kGroup * sizeof(uint4);
+  static constexpr uint32_t kD = kScales + Codes::Scales::kUnits * kGroup * sizeof(uint4);
+  static constexpr uint32_t kAll = kD + (Codes::Scales::kHasD ? kGroup * sizeof(uint16_t) : 0);
+
+  __device__ static SegmentPlace place(uint32_t slot) {
+    const auto at = [&](uint32_t byte) { return shared_at<uint4>(slot + byte) + lane_id(); };
+    return {at(0), at(kHighs), at(kScales), shared_at<uint16_t>(slot + kD) + lane_id()};
+  }
+};
+
+// Asks for the n_blocks blocks of a segment of a row: one group of copies.
+template <typename Codes>
+__device__ void ask_for(const MatrixView& w, int row, int segment, int n_blocks, uint32_t slot) {
+  if (n_blocks > 0) {
+    const SegmentPlace from = segment_place<Codes>(w, row / kGroup, segment, row % kGroup),
+                       to = SegmentBytes<Codes>::place(slot);
+#pragma unroll
+    for (int i = 0; i < kBlocksPerSegment * Codes::kUnits; ++i)
+      if (i < n_blocks * Codes::kUnits) copy_16(to.units + i * kGroup, from.units + i * kGroup);
+#pragma unroll
+    for (int i = 0; i < Codes::kHighUnits; ++i) copy_16(to.highs + i * kGroup, from.highs + i * kGroup);
+#pragma unroll
+    for (int i = 0; i < Codes::Scales::kUnits; ++i) copy_16(to.scales + i * kGroup, from.scales + i * kGroup);
+    if constexpr (Codes::Scales::kHasD)  // two lanes' at once
+      if (lane_id() % 2 == 0) copy_4(to.d, from.d);
+  }
+  commit_copies();
+}
 
 // A warp's part of a row of a segment.
 struct PackedRow {
@@ -130,7 +168,7 @@ __device__ void add_block(const SegmentPlace& w, const typename Codes::Scales& s
 // more rows have enough to do beside a load, and not the registers.
 template <typename Codes, int kRows>
 __device__ void add_segment(uint32_t slot, int n_blocks, const PackedSegment* xs, float (&acc)[kRows]) {
-  const SegmentPlace w = SegmentRing<Codes>::place(slot);
+  const SegmentPlace w = SegmentBytes<Codes>::place(slot);
   uint4 units[Codes::Scales::kUnits];
 #pragma unroll
   for (int i = 0; i < Codes::Scales::kUnits; ++i) units[i] = w.scales[i * kGroup];
@@ -156,17 +194,21 @@ template <typename Codes, int kRows>
 struct SegmentStream {
   const LinearArgs& a;
   const Team team;
-  SegmentRing<Codes> ring;
+  const uint32_t ring;
   const int n_tasks;
-  int task = 0, segment = team.index;
+  int task = 0, segment = team.index, n_asked = 0;
 
-  // None behind the last segment.
+  __device__ uint32_t slot(int visit) const {
+    return ring + static_cast<uint32_t>(a.n_slots == 1 ? 0 : visit % 2) * SegmentBytes<Codes>::kAll;
+  }
+  // One group of copies; none behind the last segment.
   __device__ void ask() {
-    if (task >= n_tasks) return ring.ask_for_none();
+    if (task >= n_tasks) return commit_copies();
     const Place place = find_place<kRows>(a, task);
-    ring.ask(place.part.w, place.column, segment - team.of_warp, a.halves);
+    const MatrixView& w = place.part.w;
+    ask_for<Codes>(w, place.column + team.lane, segment, blocks_of(w.cols, segment), slot(n_asked++));
     segment += team.n;
-    if (segment - team.of_warp < place.part.w.segments) return;
+    if (segment - team.of_warp < w.segments) return;
     segment = team.index;
     ++task;
   }
@@ -180,13 +222,16 @@ __global__ void __launch_bounds__(kLinearThreads<Codes, kRows>)
   const LinearShared<kRows> shared(a, n_warps(), kInputBytes, ring_bytes);
   const TileInput<kRows> input{a, shared};
   const Team team(a);
-  SegmentStream<Codes, kRows> stream{
-      a, team, {shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes, a.n_slots}, count_tasks(a)};
+  SegmentStream<Codes, kRows> stream{a, team, shared.warps + static_cast<uint32_t>(warp_id()) * ring_bytes,
+                                     count_tasks(a)};
   input.ask_for_norm();
-#pragma unroll 1
-  for (int i = 0; i < a.n_slots; ++i) stream.ask();
-  wait_for_inputs();
-  stream.ring.wait_for_earlier_copies();
+  stream.ask();
+  if (a.n_slots > 1) stream.ask();
+  wait_for_rows(a);
+  if (a.n_slots > 1)
+    wait_for_copies<2>();
+  else
+    wait_for_copies<1>();
   input.begin();
   int visit = 0;
   for (int task = 0; task < stream.n_tasks; ++task) {
@@ -198,22 +243,26 @@ __global__ void __launch_bounds__(kLinearThreads<Codes, kRows>)
       if (task == 0 || !a.keeps_input)
         stage<kRows>(input, segment - team.of_warp,
                      shared_at<PackedSegment>(shared.inputs) + (at - team.of_warp) * kRows);
-      stream.ring.wait(visit);
+      if (a.n_slots > 1)
+        wait_for_copies<1>();
+      else
+        wait_for_copies<0>();
       __syncwarp();
       float acc[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) acc[r] = 0.0f;
-      add_segment<Codes, kRows>(stream.ring.slot(visit), blocks_of(place.part.w.cols, segment), xs, acc);
+      add_segment<Codes, kRows>(stream.slot(visit), blocks_of(place.part.w.cols, segment), xs, acc);
       leave<kRows>(a, place, task, segment, acc);
       __syncwarp();
       stream.ask();
     }
     finish<kRows>(a, shared, place, task, first_residual);
   }
+  if (!a.is_first) wait_for_earlier();
 }
 
-// All segments at once if they are few; else as many warps as leave room for another block, with a second slot where
-// that does not take warps: each makes the input of its segments, one after another. False: not even one warp has room.
+// All segments at once if they are few; else as many warps as leave room for another block. A second slot for what
+// comes behind a warp's first segments. False: not even one warp has room.
 template <typename Codes, int kRows>
 bool start(const KernelStream& stream, LinearArgs& a) {
   const LinearCut<Codes, kRows> cut = {kRows * sizeof(PackedSegment), [](int n_slots) {
@@ -225,13 +274,8 @@ bool start(const KernelStream& stream, LinearArgs& a) {
   const bool at_once = warps == cut.all_warps(a) && !a.gates &&
                        (a.n_rows > kRows || all_tasks(a) <= stream.n_multiprocessors * cut.resident(a, warps));
   if (!at_once) {
-    const int with_one = cut.warps(a, kHalfShared);
     a.n_slots = 2;
     warps = cut.warps(a, kHalfShared);
-    if (with_one > warps) {
-      a.n_slots = 1;
-      warps = with_one;
-    }
   }
   if (warps == 0) {
     a.keeps_input = false;

@@ -109,6 +109,8 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
     args.accumulate = op.accumulate;
     args.gates = stage.then != nullptr;
     if (args.gates && stage.packs) args.packed_y = pack_for(y);
+    args.is_first = args.parts[0].column == 0;
+    args.is_last = i == op.weights.size();
     linear(kernels_, dtype, args);
   }
 }

@@ -50,8 +50,8 @@ struct Row {
   uint64_t least = 1;  // the smallest weight that is
 };
 
-// f(id, logit) for the ids of [begin, end) that are this thread's. begin is a multiple of 4, and so is end, or it is
-// the vocabulary's: ids behind it come too, as -infinity. While f works, the next load is under way.
+// f(first id, four logits) for the ids of [begin, end) that are this thread's. begin is a multiple of 4, and so is end,
+// or it is the vocabulary's: ids behind it come too, as -infinity. While f works, the next load is under way.
 template <typename F>
 __device__ void for_each_id(const Row& row, uint32_t begin, uint32_t end, F f) {
   uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id());
@@ -61,7 +61,7 @@ __device__ void for_each_id(const Row& row, uint32_t begin, uint32_t end, F f) {
   for (; first < end; first += kFours) {
     const float4 x = next;
     if (first + kFours < end) next = load_4(row.logits, first + kFours, end, -INFINITY);
-    for_each_of(x, first, f);
+    f(x, first);
   }
 }
 
@@ -76,11 +76,23 @@ __device__ void for_each_of_block(const Row& row, F f) {
   for_each_id(row, begin, end_of(begin, part, row.vocab), f);
 }
 
-// The weight of an id that may be drawn, else 0.
-__device__ uint64_t weight(const Row& row, uint32_t id, float logit) {
-  if (row.end != 0 && d::order_key(logit, id) < row.end) return 0;
-  const uint64_t w = row.weigher(logit - row.max);
-  return w >= row.least ? w : 0;
+// Of four ids: the weights of those that may be drawn, else 0. One copy of it: instructions are cold at each launch.
+struct Weights {
+  uint64_t of[4];
+};
+__device__ __noinline__ Weights weights(float4 x, uint32_t first, float max, Weigher weigher, uint64_t end,
+                                        uint64_t least) {
+  const float logits[4] = {x.x, x.y, x.z, x.w};
+  Weights w;
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) {
+    w.of[i] = weigher(logits[i] - max);
+    if (w.of[i] < least || d::order_key(logits[i], first + i) < end) w.of[i] = 0;
+  }
+  return w;
+}
+__device__ Weights weights(const Row& row, const float4& x, uint32_t first) {
+  return weights(x, first, row.max, row.weigher, row.end, row.least);
 }
 
 __device__ uint64_t warp_sum(uint64_t value) {
@@ -165,22 +177,24 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
   Histogram& bins = shared.bins;
   uint64_t low = 0, high = best;
   while (true) {
-    int bits = 0;  // of the range
-    while (bits < 64 && (high - low) >> bits != 0) ++bits;
+    const int bits = 64 - __clzll(static_cast<long long>(high - low));  // of the range
     const int shift = bits > static_cast<int>(kBinBits) ? bits - static_cast<int>(kBinBits) : 0;
     for (uint32_t i = threadIdx.x; i < kBins; i += kThreads) bins.counts[i] = bins.low[i] = bins.high[i] = 0;
     __syncthreads();
-    for_each_of_block(row, [&](uint32_t id, float logit) {
-      const uint64_t key = d::order_key(logit, id);
-      if (id >= row.vocab || key < low || key > high) return;
-      const uint64_t w = is_weighted ? weight(row, id, logit) : 1;
-      if (w == 0) return;
-      const auto bin = static_cast<uint32_t>((high - key) >> shift);
-      const auto w_low = static_cast<unsigned>(w);
-      atomicAdd(&bins.counts[bin], 1u);
-      const unsigned before = atomicAdd(&bins.low[bin], w_low);
-      const unsigned carry = before + w_low < before ? 1u : 0u;
-      if (is_weighted && (w >> 32) + carry != 0) atomicAdd(&bins.high[bin], static_cast<unsigned>(w >> 32) + carry);
+    for_each_of_block(row, [&](const float4& x, uint32_t first) {
+      Weights w = {{1, 1, 1, 1}};
+      if (is_weighted) w = weights(row, x, first);
+      for_each_of(x, first, [&](uint32_t id, float logit) {
+        const uint64_t key = d::order_key(logit, id), mine = w.of[id - first];
+        if (id >= row.vocab || key < low || key > high || mine == 0) return;
+        const auto bin = static_cast<uint32_t>((high - key) >> shift);
+        const auto w_low = static_cast<unsigned>(mine);
+        atomicAdd(&bins.counts[bin], 1u);
+        const unsigned before = atomicAdd(&bins.low[bin], w_low);
+        const unsigned carry = before + w_low < before ? 1u : 0u;
+        if (is_weighted && (mine >> 32) + carry != 0)
+          atomicAdd(&bins.high[bin], static_cast<unsigned>(mine >> 32) + carry);
+      });
     });
     __syncthreads();
     find_bin(target, shared);
@@ -196,7 +210,10 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
 // The sum of the weights of this warp's ids.
 __device__ uint64_t weigh(const Row& row, uint32_t begin, uint32_t end) {
   uint64_t sum = 0;
-  for_each_id(row, begin, end, [&](uint32_t id, float logit) { sum += weight(row, id, logit); });
+  for_each_id(row, begin, end, [&](const float4& x, uint32_t first) {
+    const Weights w = weights(row, x, first);
+    sum += w.of[0] + w.of[1] + w.of[2] + w.of[3];
+  });
   return sum;
 }
 
@@ -213,12 +230,12 @@ __device__ int32_t find_id(const Row& row, uint32_t begin, uint32_t end, uint64_
   }
   if (warp_id() != 0) return kNoToken;
   const uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id());
-  uint64_t up_to[4], sum = 0;
-  for_each_of(load_4(row.logits, first, end, -INFINITY), first,
-              [&](uint32_t id, float logit) { up_to[id - first] = sum += weight(row, id, logit); });
+  Weights up_to = weights(row, load_4(row.logits, first, end, -INFINITY), first);
+  for (int i = 1; i < 4; ++i) up_to.of[i] += up_to.of[i - 1];
+  const uint64_t sum = up_to.of[3];
   const Place place = place_of(target, sum, running_sum(sum));
   uint32_t id = first;
-  for (const uint64_t x : up_to) id += x <= place.rest ? 1 : 0;
+  for (const uint64_t x : up_to.of) id += x <= place.rest ? 1 : 0;
   return static_cast<int32_t>(__shfl_sync(kAllLanes, id, static_cast<int>(place.lane)));
 }
 

@@ -50,47 +50,79 @@ SamplingParams random_params(std::mt19937& random, uint32_t vocab) {
   return p;
 }
 
-// Rows with logits of their own, sampled `draws` times.
-void compare(const cuda::Stream& stream, uint32_t vocab, uint32_t draws) {
-  std::mt19937 random(vocab);
-  std::vector<float> table;
-  for (uint32_t i = 0; i < kRows; ++i) {
-    const std::vector<float> row = random_row(random, vocab);
-    table.insert(table.end(), row.begin(), row.end());
+// How many multiprocessors the kernels are told of: few rows have as many blocks.
+constexpr int kOne = 1, kMany = 132;
+
+// Rows with logits of their own, sampled as often as they are compared.
+class Table {
+ public:
+  Table(const cuda::Stream& stream, uint32_t vocab, const std::vector<std::vector<float>>& rows)
+      : stream_(stream),
+        vocab_(vocab),
+        rows_(rows),
+        logits_(kActivationMemory, rows.size() * vocab),
+        block_(plan(vocab), options(rows.size())),
+        sampler_(vocab) {
+    for (size_t i = 0; i < rows_.size(); ++i) stream.to_device(logits_.data() + i * vocab, rows_[i].data(), vocab);
   }
-  cuda::DeviceArray<float> logits(kActivationMemory, table.size());
-  stream.to_device(logits.data(), table.data(), table.size());
-  Plan plan;
-  plan.vocab = vocab;
-  plan.rope.context = 32;
-  CompileOptions options;
-  options.max_logit_rows = kRows;
-  cuda::SamplingBlock block(plan, options);
-  Sampler sampler(vocab);
-  for (uint32_t draw = 0; draw < draws; ++draw) {
-    std::vector<std::vector<int32_t>> histories(kRows);
-    std::vector<RowSampling> rows;
-    for (uint32_t i = 0; i < kRows; ++i) {
-      for (auto n = random() % 20; n > 0; --n) histories[i].push_back(static_cast<int32_t>(random() % vocab));
-      rows.push_back({random_params(random, vocab), histories[i], draw});
-    }
-    block.fill(rows);
-    block.send(stream);
-    cuda::sample({stream.get()}, block.args(logits.data()), kRows);
-    block.ask_for_results(stream);
-    stream.synchronize();
-    const std::span<const SampledRow> sampled = block.results();
-    ASSERT_EQ(sampled.size(), kRows);
-    for (uint32_t i = 0; i < kRows; ++i) {
-      const SampledRow expected = sampler.sample_row(std::span(table).subspan(size_t{i} * vocab, vocab), rows[i]);
+
+  void compare(const std::vector<RowSampling>& rows, int n_multiprocessors) {
+    block_.fill(rows);
+    block_.send(stream_);
+    cuda::sample({stream_.get(), false, n_multiprocessors}, block_.args(logits_.data()),
+                 static_cast<int32_t>(rows.size()));
+    block_.ask_for_results(stream_);
+    stream_.synchronize();
+    const std::span<const SampledRow> sampled = block_.results();
+    ASSERT_EQ(sampled.size(), rows.size());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const SampledRow expected = sampler_.sample_row(rows_[i], rows[i]);
       const SamplingParams& p = rows[i].params;
       const std::string context =
-          fmt::format("vocab {} draw {} row {}: T {} top_k {} top_p {} min_p {} penalty {}", vocab, draw, i,
-                      p.temperature, p.top_k, p.top_p, p.min_p, p.repetition_penalty);
+          fmt::format("vocab {} index {} row {} of {}: T {} top_k {} top_p {} min_p {} penalty {}", vocab_,
+                      rows[i].index, i, rows.size(), p.temperature, p.top_k, p.top_p, p.min_p, p.repetition_penalty);
       ASSERT_EQ(sampled[i].hash, expected.hash) << context;
       ASSERT_EQ(sampled[i].fault, expected.fault) << context;
       ASSERT_EQ(sampled[i].token, expected.token) << context;
     }
+  }
+
+ private:
+  static Plan plan(uint32_t vocab) {
+    Plan plan;
+    plan.vocab = vocab;
+    plan.rope.context = 32;
+    return plan;
+  }
+  static CompileOptions options(size_t n_rows) {
+    CompileOptions options;
+    options.max_logit_rows = static_cast<uint32_t>(n_rows);
+    return options;
+  }
+
+  const cuda::Stream& stream_;
+  const uint32_t vocab_;
+  const std::vector<std::vector<float>> rows_;
+  cuda::DeviceArray<float> logits_;
+  cuda::SamplingBlock block_;
+  Sampler sampler_;
+};
+
+// Random rows and parameters.
+void compare(const cuda::Stream& stream, uint32_t vocab, uint32_t draws, uint32_t n_rows = kRows,
+             int n_multiprocessors = kOne) {
+  std::mt19937 random(vocab);
+  std::vector<std::vector<float>> logits(n_rows);
+  for (std::vector<float>& row : logits) row = random_row(random, vocab);
+  Table table(stream, vocab, logits);
+  for (uint32_t draw = 0; draw < draws; ++draw) {
+    std::vector<std::vector<int32_t>> histories(n_rows);
+    std::vector<RowSampling> rows;
+    for (uint32_t i = 0; i < n_rows; ++i) {
+      for (auto n = random() % 20; n > 0; --n) histories[i].push_back(static_cast<int32_t>(random() % vocab));
+      rows.push_back({random_params(random, vocab), histories[i], draw});
+    }
+    table.compare(rows, n_multiprocessors);
   }
 }
 
@@ -102,6 +134,7 @@ TEST(CudaSampling, IsTheHostsForAllParametersAndLengths) {
     cuda::use_device(static_cast<int>(device));
     const cuda::Stream stream;
     for (const uint32_t vocab : {1u, 31u, 32u, 33u, 63u, 64u, 65u, 1000u, 3520u}) compare(stream, vocab, 6);
+    for (const uint32_t vocab : {1u, 5u, 4096u}) compare(stream, vocab, 2, 1, kMany);
     if (is_short && device > 0) continue;
     for (const uint32_t vocab : {32000u, 32001u, 128256u}) compare(stream, vocab, is_short ? 2 : 40);
   }
@@ -119,6 +152,56 @@ TEST(CudaSampling, HashesRowsOfEveryLength) {
   if (is_short_set()) return;
   for (const uint32_t vocab : {131071u, 131072u, 131073u, 131088u, 131089u, 262145u, 1000003u})
     compare(stream, vocab, 2);  // more than one round of blocks
+}
+
+// What one part of a row alone has, and what all have: each is drawn from with all filters, alone, so that a row has as
+// many blocks as it can.
+std::vector<std::vector<float>> rows_of_parts(uint32_t vocab) {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+  std::vector<std::vector<float>> rows(9, std::vector<float>(vocab));
+  for (std::vector<float>& row : rows)
+    for (float& x : row) x = uniform(random);
+  rows[1].back() = NAN;
+  rows[2][vocab / 2] = kInfinity;
+  rows[3].assign(vocab, 0.25f);
+  rows[4].assign(vocab, 0.25f);
+  rows[4].back() = 0.125f;
+  for (const uint32_t id : {vocab / 3, vocab / 2, vocab - 1}) rows[5][id] = 7.0f;  // a tie of the largest
+  rows[6].back() = 100.0f;                                                         // nothing else has a weight
+  for (uint32_t id = 0; id < vocab / 2; ++id) rows[7][id] = -100.0f;               // half of the parts have none
+  for (float& x : rows[8]) x = std::copysign(0.0f, x);
+  return rows;
+}
+
+TEST(CudaSampling, SpreadsARowOverBlocks) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
+  const std::vector<int32_t> history = {0, 1, 2047, 2048, 4096, 4096};
+  std::vector<SamplingParams> params(7);
+  params[0].temperature = 0.0f;
+  params[1].temperature = 0.7f;
+  params[2].min_p = 0.3f;
+  params[3].top_k = 50;
+  params[4].top_p = 0.4f;
+  params[5].repetition_penalty = 1.7f;
+  params[6] = {.temperature = 1e30f, .min_p = 1.0f, .repetition_penalty = 0.5f};
+  for (size_t device = 0; device < backends_under_test().size(); ++device) {
+    SCOPED_TRACE(device);
+    cuda::use_device(static_cast<int>(device));
+    const cuda::Stream stream;
+    for (const uint32_t vocab : {4097u, 12290u}) {
+      for (const std::vector<float>& row : rows_of_parts(vocab)) {
+        Table table(stream, vocab, {row});
+        for (uint32_t i = 0; i < params.size(); ++i) table.compare({{params[i], history, i}}, kMany);
+      }
+    }
+    compare(stream, 32000, 8, 1, kMany);
+    compare(stream, 32001, 2, 3, kMany);
+    compare(stream, 9001, 1, 40, kMany);
+    if (is_short_set()) continue;
+    for (const uint32_t vocab : {128256u, 131073u, 300001u}) compare(stream, vocab, 8, 1, kMany);
+    for (const uint32_t n_rows : {32u, 66u, 256u}) compare(stream, 32000, 4, n_rows, kMany);
+  }
 }
 
 TEST(CudaSampling, WhatDoesNotFitIsRefused) {

@@ -97,6 +97,7 @@ inline float __frcp_rn(float a) { return 1.0f / a; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyint(a)); }
+inline int __clzll(long long a) { return std::countl_zero(static_cast<unsigned long long>(a)); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
 // Two of a's int16 times bytes 0 and 1 (lo) or 2 and 3 (hi) of b, plus c.

@@ -50,18 +50,21 @@ struct Row {
   uint64_t least = 1;  // the smallest weight that is
 };
 
-// f(id, logit) for the ids of [begin, end) that are this thread's. begin is a multiple of 4, and so is end, or it is
-// the vocabulary's: ids behind it come too, as -infinity. While f works, the next load is under way.
+// A thread's first four logits of a warp's range. It begins at a multiple of 4, and ends at one, or with the
+// vocabulary: what is behind is -infinity.
+__device__ float4 first_of(const float* logits, uint32_t begin, uint32_t end) {
+  return load_4(logits, begin + 4 * static_cast<uint32_t>(lane_id()), end, -INFINITY);
+}
+
+// f(first id, four logits) for the ids of a range that are this thread's; next: its first_of(). While f works, the next
+// load is under way.
 template <typename F>
-__device__ void for_each_id(const Row& row, uint32_t begin, uint32_t end, F f) {
-  uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id());
-  if (first >= end) return;
-  float4 next = load_4(row.logits, first, end, -INFINITY);
+__device__ void for_each_id(const Row& row, uint32_t begin, uint32_t end, float4 next, F f) {
 #pragma unroll 1
-  for (; first < end; first += kFours) {
+  for (uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id()); first < end; first += kFours) {
     const float4 x = next;
     if (first + kFours < end) next = load_4(row.logits, first + kFours, end, -INFINITY);
-    for_each_of(x, first, f);
+    f(first, x);
   }
 }
 
@@ -73,14 +76,27 @@ __device__ uint32_t end_of(uint32_t begin, uint32_t n, uint32_t end) { return be
 template <typename F>
 __device__ void for_each_of_block(const Row& row, F f) {
   const uint32_t part = part_of(row.vocab), begin = static_cast<uint32_t>(warp_id()) * part;
-  for_each_id(row, begin, end_of(begin, part, row.vocab), f);
+  const uint32_t end = end_of(begin, part, row.vocab);
+  for_each_id(row, begin, end, first_of(row.logits, begin, end), f);
 }
 
-// The weight of an id that may be drawn, else 0.
-__device__ uint64_t weight(const Row& row, uint32_t id, float logit) {
-  if (row.end != 0 && d::order_key(logit, id) < row.end) return 0;
-  const uint64_t w = row.weigher(logit - row.max);
-  return w >= row.least ? w : 0;
+// Of four ids: the weights of those that may be drawn, else 0. One copy of it: instructions are cold at each launch.
+struct Weights {
+  uint64_t of[4];
+};
+__device__ __noinline__ Weights weights(float4 x, uint32_t first, float max, Weigher weigher, uint64_t end,
+                                        uint64_t least) {
+  const float logits[4] = {x.x, x.y, x.z, x.w};
+  Weights w;
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) {
+    w.of[i] = weigher(logits[i] - max);
+    if (w.of[i] < least || d::order_key(logits[i], first + i) < end) w.of[i] = 0;
+  }
+  return w;
+}
+__device__ Weights weights(const Row& row, const float4& x, uint32_t first) {
+  return weights(x, first, row.max, row.weigher, row.end, row.least);
 }
 
 __device__ uint64_t warp_sum(uint64_t value) {
@@ -165,22 +181,24 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
   Histogram& bins = shared.bins;
   uint64_t low = 0, high = best;
   while (true) {
-    int bits = 0;  // of the range
-    while (bits < 64 && (high - low) >> bits != 0) ++bits;
+    const int bits = 64 - __clzll(static_cast<long long>(high - low));  // of the range
     const int shift = bits > static_cast<int>(kBinBits) ? bits - static_cast<int>(kBinBits) : 0;
     for (uint32_t i = threadIdx.x; i < kBins; i += kThreads) bins.counts[i] = bins.low[i] = bins.high[i] = 0;
     __syncthreads();
-    for_each_of_block(row, [&](uint32_t id, float logit) {
-      const uint64_t key = d::order_key(logit, id);
-      if (id >= row.vocab || key < low || key > high) return;
-      const uint64_t w = is_weighted ? weight(row, id, logit) : 1;
-      if (w == 0) return;
-      const auto bin = static_cast<uint32_t>((high - key) >> shift);
-      const auto w_low = static_cast<unsigned>(w);
-      atomicAdd(&bins.counts[bin], 1u);
-      const unsigned before = atomicAdd(&bins.low[bin], w_low);
-      const unsigned carry = before + w_low < before ? 1u : 0u;
-      if (is_weighted && (w >> 32) + carry != 0) atomicAdd(&bins.high[bin], static_cast<unsigned>(w >> 32) + carry);
+    for_each_of_block(row, [&](uint32_t first, const float4& x) {
+      Weights w = {{1, 1, 1, 1}};
+      if (is_weighted) w = weights(row, x, first);
+      for_each_of(x, first, [&](uint32_t id, float logit) {
+        const uint64_t key = d::order_key(logit, id), mine = w.of[id - first];
+        if (id >= row.vocab || key < low || key > high || mine == 0) return;
+        const auto bin = static_cast<uint32_t>((high - key) >> shift);
+        const auto w_low = static_cast<unsigned>(mine);
+        atomicAdd(&bins.counts[bin], 1u);
+        const unsigned before = atomicAdd(&bins.low[bin], w_low);
+        const unsigned carry = before + w_low < before ? 1u : 0u;
+        if (is_weighted && (mine >> 32) + carry != 0)
+          atomicAdd(&bins.high[bin], static_cast<unsigned>(mine >> 32) + carry);
+      });
     });
     __syncthreads();
     find_bin(target, shared);
@@ -193,11 +211,17 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
   }
 }
 
-// The sum of the weights of this warp's ids.
-__device__ uint64_t weigh(const Row& row, uint32_t begin, uint32_t end) {
+// The sum of the weights of a warp's range.
+__device__ uint64_t weigh(const Row& row, uint32_t begin, uint32_t end, const float4& next) {
   uint64_t sum = 0;
-  for_each_id(row, begin, end, [&](uint32_t id, float logit) { sum += weight(row, id, logit); });
+  for_each_id(row, begin, end, next, [&](uint32_t first, const float4& x) {
+    const Weights w = weights(row, x, first);
+    sum += w.of[0] + w.of[1] + w.of[2] + w.of[3];
+  });
   return sum;
+}
+__device__ uint64_t weigh(const Row& row, uint32_t begin, uint32_t end) {
+  return weigh(row, begin, end, first_of(row.logits, begin, end));
 }
 
 // The id in whose weight the target falls when the weights of [begin, end) are added up; for the first warp alone.
@@ -213,12 +237,12 @@ __device__ int32_t find_id(const Row& row, uint32_t begin, uint32_t end, uint64_
   }
   if (warp_id() != 0) return kNoToken;
   const uint32_t first = begin + 4 * static_cast<uint32_t>(lane_id());
-  uint64_t up_to[4], sum = 0;
-  for_each_of(load_4(row.logits, first, end, -INFINITY), first,
-              [&](uint32_t id, float logit) { up_to[id - first] = sum += weight(row, id, logit); });
+  Weights up_to = weights(row, first_of(row.logits, begin, end), first);
+  for (int i = 1; i < 4; ++i) up_to.of[i] += up_to.of[i - 1];
+  const uint64_t sum = up_to.of[3];
   const Place place = place_of(target, sum, running_sum(sum));
   uint32_t id = first;
-  for (const uint64_t x : up_to) id += x <= place.rest ? 1 : 0;
+  for (const uint64_t x : up_to.of) id += x <= place.rest ? 1 : 0;
   return static_cast<int32_t>(__shfl_sync(kAllLanes, id, static_cast<int>(place.lane)));
 }
 
@@ -245,13 +269,21 @@ __device__ void filter(Row& row, const SamplingParams& params, uint64_t best, Sh
 // Of the blocks that add up a row's weights, this one.
 struct Part {
   uint32_t n, index;
+
+  // The range of each of its warps, or of another part's.
+  __device__ uint32_t ids(uint32_t vocab) const { return part_of(vocab, kWarps * n); }
+  __device__ uint32_t begin(uint32_t vocab) const {
+    return (index * kWarps + static_cast<uint32_t>(warp_id())) * ids(vocab);
+  }
 };
 
-// Steps 4 and 7. The last block to come here finds the token; its first warp gets it, all others kNoToken.
-__device__ int32_t draw(const Row& row, const Part& part, uint64_t* of_all, unsigned& arrivals, Shared& shared) {
-  const uint32_t ids = part_of(row.vocab, kWarps * part.n);  // of a warp
-  uint32_t begin = (part.index * kWarps + static_cast<uint32_t>(warp_id())) * ids;
-  uint64_t of_warps = publish(weigh(row, begin, end_of(begin, ids, row.vocab)), shared.sums[0]);
+// Steps 4 and 7. next: first_of() the warp's range. The last block to come here finds the token; its first warp gets
+// it, all others kNoToken.
+__device__ int32_t draw(const Row& row, const Part& part, const float4& next, uint64_t* of_all, unsigned& arrivals,
+                        Shared& shared) {
+  const uint32_t ids = part.ids(row.vocab);
+  uint32_t begin = part.begin(row.vocab);
+  uint64_t of_warps = publish(weigh(row, begin, end_of(begin, ids, row.vocab), next), shared.sums[0]);
   uint64_t up_to, target;
   begin = 0;
   if (part.n == 1) {
@@ -283,9 +315,12 @@ __device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRo
   const bool joins = !keeps_top_k(params, a.vocab) && !(params.top_p < 1.0f) && params.temperature != 0.0f;
   const Part part = {joins ? gridDim.x - 1 : 1, blockIdx.x};
   if (threadIdx.x == 0) shared.random = random_bits(params.seed, sampling.index);
-  const float* const penalized = sampling.penalized;
+  const float* logits = d::penalizes(params) ? sampling.penalized : a.logits + size_t{row_index} * a.vocab;
+  const Weigher weigher(params.temperature);
+  const uint32_t begin = part.begin(a.vocab), end = end_of(begin, part.ids(a.vocab), a.vocab);
   wait_for_inputs();
   if (part.index >= part.n) return;
+  const float4 next = first_of(logits, begin, end);  // under way beside the looks
   const Look look = look_of_row(a, row_index);
   const LogitsFault fault = fault_of(look, a.vocab);
   if (fault != LogitsFault::kNone && part.index > 0) return;
@@ -293,10 +328,10 @@ __device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRo
   if (fault == LogitsFault::kNone) {
     token = static_cast<int32_t>(~static_cast<uint32_t>(look.best));
     if (params.temperature != 0.0f) {
-      Row row{d::penalizes(params) ? penalized : a.logits + size_t{row_index} * a.vocab, a.vocab, logit_of(look.best),
-              Weigher(params.temperature)};
+      Row row{logits, a.vocab, logit_of(look.best), weigher};
       filter(row, params, look.best, shared);
-      token = draw(row, part, a.scratch.weights + size_t{row_index} * kDrawSums, a.scratch.arrivals[row_index], shared);
+      token = draw(row, part, next, a.scratch.weights + size_t{row_index} * kDrawSums, a.scratch.arrivals[row_index],
+                   shared);
       if (token == kNoToken) return;
     }
   }

@@ -25,14 +25,23 @@ struct Best {
 
 // The block's part of the row with the repetition penalty: a copy, so that an id that occurs twice is read as it was.
 __device__ void penalize(const float* logits, uint32_t vocab, const DeviceRowSampling& sampling) {
+  constexpr uint32_t kAtOnce = 4;  // ids of the history that a thread asks for
+  const float penalty = sampling.params.repetition_penalty;
+  const uint32_t n = sampling.n_history;
+  const int32_t* const history = sampling.history;
+  float* const copy = sampling.penalized;
   const uint32_t begin = blockIdx.x * kLookIds, end = begin + kLookIds < vocab ? begin + kLookIds : vocab;
-  for (uint32_t id = begin + threadIdx.x; id < end; id += kLookThreads) sampling.penalized[id] = logits[id];
+  for (uint32_t id = begin + threadIdx.x; id < end; id += kLookThreads) copy[id] = logits[id];
   __syncthreads();
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < sampling.n_history; i += kLookThreads) {
-    const auto id = static_cast<uint32_t>(sampling.history[i]);
-    if (id >= begin && id < end)
-      sampling.penalized[id] = sampling_detail::penalized(logits[id], sampling.params.repetition_penalty);
+#pragma unroll 1
+  for (uint32_t first = threadIdx.x; first < n; first += kAtOnce * kLookThreads) {
+    uint32_t ids[kAtOnce];
+#pragma unroll
+    for (uint32_t i = 0; i < kAtOnce; ++i)
+      ids[i] = first + i * kLookThreads < n ? static_cast<uint32_t>(history[first + i * kLookThreads]) : vocab;
+#pragma unroll
+    for (const uint32_t id : ids)
+      if (id >= begin && id < end) copy[id] = sampling_detail::penalized(logits[id], penalty);
   }
   __syncthreads();
 }

@@ -71,7 +71,6 @@ class Table {
     block_.send(stream_);
     cuda::sample({stream_.get(), false, n_multiprocessors}, block_.args(logits_.data()),
                  static_cast<int32_t>(rows.size()));
-    block_.ask_for_results(stream_);
     stream_.synchronize();
     const std::span<const SampledRow> sampled = block_.results();
     ASSERT_EQ(sampled.size(), rows.size());

@@ -178,7 +178,6 @@ void CudaProgram::enqueue_all(bool samples) {
   if (!samples || batch_.logit_rows() == 0) return;
   llorch::cuda::sample(kernels_, sampling_.args(slots_.data(plan_.logits())),
                        static_cast<int32_t>(batch_.logit_rows()));
-  sampling_.ask_for_results(stream_);
 }
 
 std::span<const float> CudaProgram::trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) {

@@ -309,7 +309,7 @@ __device__ int32_t draw(const Row& row, const Part& part, const float4& next, ui
   return find_id(row, begin, end_of(begin, ids, row.vocab), place.rest, shared);
 }
 
-__device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRowSampling& sampling) {
+__device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRowSampling sampling) {
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
   const SamplingParams params = sampling.params;
   const bool joins = !keeps_top_k(params, a.vocab) && !(params.top_p < 1.0f) && params.temperature != 0.0f;

@@ -6,7 +6,7 @@
 
 namespace llorch::cuda {
 
-// What a row's token is drawn with, as it lies in device memory (sampling_block.h).
+// What a row's token is drawn with, as it lies in pinned memory (sampling_block.h).
 struct DeviceRowSampling {
   SamplingParams params;
   uint32_t index = 0;
@@ -41,8 +41,8 @@ struct SampleScratch {
 
 struct SampleArgs {
   const float* logits = nullptr;            // [rows, vocab]
-  const DeviceRowSampling* rows = nullptr;  // [rows]
-  SampledRow* sampled = nullptr;            // [rows]
+  const DeviceRowSampling* rows = nullptr;  // [rows], of the host: read once
+  SampledRow* sampled = nullptr;            // [rows], of the host
   uint32_t vocab = 0;                       // 1 .. kMaxSampledVocab
   SampleScratch scratch;
 };

@@ -12,13 +12,11 @@ size_t hash_sums_of_row(uint32_t vocab) { return size_t{n_hash_blocks(vocab)} * 
 SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
     : vocab_(plan.vocab),
       context_(plan.context()),
-      host_rows_(kActivationMemory, options.max_logit_rows),
       rows_(kActivationMemory, options.max_logit_rows),
       host_histories_(kActivationMemory, size_t{options.max_logit_rows} * context_),
       histories_(kActivationMemory, host_histories_.size()),
       penalized_(kActivationMemory, size_t{options.max_logit_rows} * vocab_),
       sampled_(kActivationMemory, options.max_logit_rows),
-      host_sampled_(kActivationMemory, options.max_logit_rows),
       hash_sums_(kActivationMemory, options.max_logit_rows * hash_sums_of_row(vocab_)),
       looks_(kActivationMemory, size_t{options.max_logit_rows} * n_looks(vocab_)),
       weights_(kActivationMemory, size_t{options.max_logit_rows} * kDrawSums),
@@ -28,11 +26,11 @@ SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
 }
 
 void SamplingBlock::fill(std::span<const RowSampling> rows) {
-  LLORCH_CHECK(rows.size() <= host_rows_.size(), "{} rows to sample, at most {}", rows.size(), host_rows_.size());
+  LLORCH_CHECK(rows.size() <= rows_.size(), "{} rows to sample, at most {}", rows.size(), rows_.size());
   n_rows_ = rows.size();
   n_history_ = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
-    DeviceRowSampling& row = host_rows_.data()[i];
+    DeviceRowSampling& row = rows_.data()[i];
     row = {};
     row.params = rows[i].params;
     row.index = rows[i].index;
@@ -50,7 +48,6 @@ void SamplingBlock::fill(std::span<const RowSampling> rows) {
 }
 
 void SamplingBlock::send(const Stream& stream) {
-  if (n_rows_ > 0) stream.to_device(rows_.data(), host_rows_.data(), n_rows_);
   if (n_history_ > 0) stream.to_device(histories_.data(), host_histories_.data(), n_history_);
 }
 
@@ -62,15 +59,10 @@ SampleArgs SamplingBlock::args(const float* logits) {
           {hash_sums_.data(), looks_.data(), weights_.data(), arrivals_.data()}};
 }
 
-void SamplingBlock::ask_for_results(const Stream& stream) {
-  stream.to_host(host_sampled_.data(), sampled_.data(), n_rows_);
-}
-
 size_t SamplingBlock::bytes(const Plan& plan, const CompileOptions& options) {
   const size_t scratch = (hash_sums_of_row(plan.vocab) + kDrawSums) * sizeof(uint64_t) +
                          n_looks(plan.vocab) * sizeof(Look) + sizeof(unsigned);
-  return options.max_logit_rows * (sizeof(DeviceRowSampling) + sizeof(SampledRow) + plan.context() * sizeof(int32_t) +
-                                   plan.vocab * sizeof(float) + scratch);
+  return options.max_logit_rows * (plan.context() * sizeof(int32_t) + plan.vocab * sizeof(float) + scratch);
 }
 
 size_t SamplingBlock::pinned_bytes(const Plan& plan, const CompileOptions& options) {

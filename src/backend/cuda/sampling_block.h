@@ -1,5 +1,6 @@
-// How the rows of a batch are sampled, beside the batch block: filled in pinned memory, copied to the same place on the
-// device for every run, so that a recorded graph finds it; and the results on their way back.
+// How the rows of a batch are sampled, beside the batch block, and the results: in pinned memory at places that stay,
+// so that a recorded graph finds them. The kernels read and write it themselves: a row is read while the step's last
+// product is at work, and two copies fewer stand in a step's way.
 #pragma once
 
 #include "backend/backend.h"
@@ -22,18 +23,16 @@ class SamplingBlock {
   void send(const Stream& stream);
 
   SampleArgs args(const float* logits);
-  void ask_for_results(const Stream& stream);  // of the rows that fill() was given
-  std::span<const SampledRow> results() const { return {host_sampled_.data(), n_rows_}; }
+  // Of the rows that fill() was given; there when the stream has come to its end.
+  std::span<const SampledRow> results() const { return {sampled_.data(), n_rows_}; }
 
  private:
   const uint32_t vocab_, context_;
-  PinnedArray<DeviceRowSampling> host_rows_;
-  DeviceArray<DeviceRowSampling> rows_;
+  PinnedArray<DeviceRowSampling> rows_;
   PinnedArray<int32_t> host_histories_;  // [max logit rows, context]; used by rows with a repetition penalty, in turn
   DeviceArray<int32_t> histories_;
   DeviceArray<float> penalized_;  // [max logit rows, vocab]
-  DeviceArray<SampledRow> sampled_;
-  PinnedArray<SampledRow> host_sampled_;
+  PinnedArray<SampledRow> sampled_;
   DeviceArray<uint64_t> hash_sums_;  // SampleScratch
   DeviceArray<Look> looks_;
   DeviceArray<uint64_t> weights_;

@@ -21,7 +21,7 @@ inline constexpr uint32_t kSecretWords = 24, kSecretBytes = 8 * kSecretWords;
 inline constexpr uint32_t kShortBytes = 240;  // up to here an input has no stripes
 
 // Blocks whose sums lie in shared memory at once.
-inline constexpr uint32_t kRound = 512;
+inline constexpr uint32_t kRound = 512, kAhead = 4;
 
 __device__ const uint64_t kSecret[kSecretWords] = {
     0xbe4ba423396cfeb8, 0x1cad21f72c81017c, 0xdb979083e96dd4de, 0x1f67b3b7a4a44072, 0x78e5c0cc4ee679cb,
@@ -36,7 +36,7 @@ __device__ const uint64_t kFirst[kLanes] = {kPrime32c, kPrime1,   kPrime2, kPrim
 
 // What the threads share.
 struct Shared {
-  uint64_t sums[kRound][kLanes];
+  uint64_t sums[kRound + kAhead][kLanes];  // those behind the last are read, not used
 };
 
 // 8 bytes of the secret, from any byte on.
@@ -172,14 +172,13 @@ __device__ inline uint32_t stripes_of(uint32_t block, uint32_t vocab) {
   return last - begin >= kBlockBytes ? kStripes : static_cast<uint32_t>(last - begin) / kStripeBytes;
 }
 
-// A lane behind a block is scrambled, and the next block's sum is added: three operations, one after the other, because
-// the sum goes into the product.
+// A lane behind a block is scrambled, and the next block's sum is added. In words of 32 bits: of what a step waits for
+// five operations are left.
 __device__ inline uint64_t scramble_and_add(uint64_t acc, uint64_t secret, uint64_t sum) {
   const auto acc_high = static_cast<uint32_t>(acc >> 32);
   const uint32_t low = static_cast<uint32_t>(acc) ^ (acc_high >> 15) ^ static_cast<uint32_t>(secret);  // acc >> 47
   const uint32_t high = acc_high ^ static_cast<uint32_t>(secret >> 32);
-  const uint32_t rest = high * kPrime32a + static_cast<uint32_t>(sum >> 32);
-  return uint64_t{low} * kPrime32a + (uint64_t{rest} << 32 | static_cast<uint32_t>(sum));
+  return uint64_t{low} * kPrime32a + (uint64_t{high * kPrime32a} << 32) + sum;
 }
 
 // What follows the sums of a row's blocks: the threads of a block go through all of them together.
@@ -204,13 +203,11 @@ class Chain {
     for (uint32_t begin = 1; begin < n; begin += kRound) {
       const uint32_t count = n - begin < kRound ? n - begin : kRound;
       const uint64_t* from = sums + size_t{begin} * kLanes;
+#pragma unroll 4
       for (uint32_t i = threadIdx.x; i < count * kLanes; i += blockDim.x)
         shared.sums[i / kLanes][i % kLanes] = __ldcg(from + i);
       __syncthreads();
-      if (warp_id() == 0) {  // its threads go by eights, in step
-#pragma unroll 8
-        for (uint32_t i = 0; i < count; ++i) acc = scramble_and_add(acc, scramble_, shared.sums[i][lane_]);
-      }
+      if (warp_id() == 0) acc = go_through(acc, count, shared);  // its threads by eights, in step
       __syncthreads();
     }
     if (warp_id() != 0) return 0;
@@ -221,6 +218,30 @@ class Chain {
   }
 
  private:
+  // Sums are asked for four blocks ahead: a step takes less time than it takes to read one.
+  __device__ uint64_t go_through(uint64_t acc, uint32_t count, const Shared& shared) const {
+    uint64_t next[kAhead];
+    const auto read = [&](uint32_t begin) {
+#pragma unroll
+      for (uint32_t j = 0; j < kAhead; ++j) next[j] = shared.sums[begin + j][lane_];
+    };
+    read(0);
+    uint32_t i = 0;
+#pragma unroll 1
+    for (; i + kAhead <= count; i += kAhead) {
+      uint64_t sums[kAhead];
+#pragma unroll
+      for (uint32_t j = 0; j < kAhead; ++j) sums[j] = next[j];
+      read(i + kAhead);
+#pragma unroll
+      for (uint32_t j = 0; j < kAhead; ++j) acc = scramble_and_add(acc, scramble_, sums[j]);
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < kAhead; ++j)
+      if (i + j < count) acc = scramble_and_add(acc, scramble_, next[j]);
+    return acc;
+  }
+
   uint32_t lane_;
   uint64_t first_, scramble_, last_, merge_;
 };

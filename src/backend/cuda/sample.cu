@@ -186,11 +186,15 @@ __device__ uint64_t prefix_end(const Row& row, bool is_weighted, uint64_t target
     for (uint32_t i = threadIdx.x; i < kBins; i += kThreads) bins.counts[i] = bins.low[i] = bins.high[i] = 0;
     __syncthreads();
     for_each_of_block(row, [&](uint32_t first, const float4& x) {
+      const auto has = [&](uint32_t id, uint64_t key) { return id < row.vocab && key >= low && key <= high; };
+      bool has_any = false;
+      for_each_of(x, first, [&](uint32_t id, float logit) { has_any |= has(id, d::order_key(logit, id)); });
+      if (!has_any) return;  // most, after the first time
       Weights w = {{1, 1, 1, 1}};
       if (is_weighted) w = weights(row, x, first);
       for_each_of(x, first, [&](uint32_t id, float logit) {
         const uint64_t key = d::order_key(logit, id), mine = w.of[id - first];
-        if (id >= row.vocab || key < low || key > high || mine == 0) return;
+        if (!has(id, key) || mine == 0) return;
         const auto bin = static_cast<uint32_t>((high - key) >> shift);
         const auto w_low = static_cast<unsigned>(mine);
         atomicAdd(&bins.counts[bin], 1u);

@@ -2,8 +2,8 @@
 //
 // A kernel may begin while the ones before it still run (programmatic dependent launch, compute capability 9.0): it
 // calls wait_for_inputs() before it writes anything, or reads what an earlier kernel of the step writes. Weights, the
-// batch and the keys and values of earlier steps it may ask for before. Every kernel of a step calls it, so that when
-// it returns all earlier kernels are over.
+// batch and the keys and values of earlier steps it may ask for before. Every kernel of a step waits, so that when it
+// has waited all earlier kernels are over; those of one Linear in several types do so at their end (linear.h).
 //
 // All kernels ask for the same split of a multiprocessor's memory, all of it shared: two kernels that differ in it
 // cannot be on one multiprocessor together, and a kernel could not begin before the one before it had ended.

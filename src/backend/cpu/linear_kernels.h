@@ -207,16 +207,22 @@ void widened_linear(const LinearArgs& a, int first, int groups, int row, int row
         const int tile = largest_tile(rows - r, L::kFloatTile);
         const float* x = a.x.floats + static_cast<size_t>(row + r) * cols + static_cast<size_t>(begin) * tile;
         float* total = totals + (r * kWidenedGroups + group) * kGroup;
+        const auto visit_outputs = [&](auto visit) {
+          if (begin + n < cols) return;
+          for (int i = 0; i < tile; ++i)
+            for (int g = 0; g < kGroups; ++g)
+              visit(first + group + g, row + r + i, total + (i * kWidenedGroups + g) * kGroup);
+        };
+        // Where outputs go is asked for a tile before they do: rows of y lie pages apart.
+        visit_outputs([&](int g, int y_row, const float*) { L::prefetch(a.y + y_row * a.ldy + g * kGroup); });
         dispatch_tile(tile, [&](auto size) { widened_tile<L, size()>(weights, x, n, begin == 0, total); });
+        visit_outputs([&](int g, int y_row, const float* sum) { store_outputs<L>(a, g, y_row, L::load(sum)); });
         r += tile;
         for (; asked < kSegmentBytes * r / rows; asked += 64)
           for (int g = 0; g < kGroups; ++g) L::prefetch_far(next + static_cast<size_t>(g) * a.w.data_stride + asked);
       }
     }
   }
-  for (int r = 0; r < rows; ++r)
-    for (int g = 0; g < groups; ++g)
-      store_outputs<L>(a, first + g, row + r, L::load(totals + (r * kWidenedGroups + g) * kGroup));
 }
 
 // The first groups of a call, as many as tiles are wide: returns the next.

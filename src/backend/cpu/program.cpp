@@ -299,7 +299,8 @@ uint32_t CpuProgram::count_groups(const Linear& op) const {
   return n;
 }
 
-// An even number, as the kernels take two groups at once; of many rows kWidenedGroups where a task has so many.
+// An even number, as the kernels take two groups at once; of many rows no more than kWidenedGroups, for which rows are
+// fetched once: the more tasks, the less a thread waits for a slower one.
 uint32_t CpuProgram::groups_per_task(const Linear& op, uint32_t rows) const {
   const size_t group_bytes = weights_->matrix(op.weights[0]).view().data_stride;
   const size_t n_groups = count_groups(op), n_threads = static_cast<size_t>(pool_->size());
@@ -307,8 +308,7 @@ uint32_t CpuProgram::groups_per_task(const Linear& op, uint32_t rows) const {
   const size_t bytes = rows > kManyRows ? std::max(share / kTasksPerThreadOfManyRows, kMaxBytesPerTask)
                                         : std::clamp(share / kTasksPerThread, kMinBytesPerTask, kMaxBytesPerTask);
   const auto groups = static_cast<uint32_t>(bytes / group_bytes);
-  constexpr uint32_t kAtOnce = kWidenedGroups;
-  if (rows > kManyRows && groups > kAtOnce) return groups / kAtOnce * kAtOnce;
+  if (rows > kManyRows && groups > kWidenedGroups) return kWidenedGroups;
   return std::max(1u, divide_up(groups, 2)) * 2;
 }
 

@@ -62,14 +62,17 @@ void check_numerics(const Backend& backend, Numerics numerics) {
 }
 
 void Program::start(const Batch& batch, std::span<const RowSampling> rows) {
-  started_ = &batch;
-  samplings_ = rows;
+  LLORCH_CHECK(started_.size() < max_in_flight(), "{} steps are in flight", started_.size());
+  started_.push_back({&batch, rows});
 }
 
 std::span<const SampledRow> Program::finish() {
-  LLORCH_CHECK(started_ != nullptr, "nothing was started");
-  const Batch& batch = *std::exchange(started_, nullptr);
-  const std::span<const RowSampling> rows = samplings_;
+  LLORCH_CHECK(!started_.empty(), "nothing was started");
+  const std::span<const RowSampling> rows = started_.front().rows;
+  Batch batch = *started_.front().batch;
+  started_.pop_front();
+  for (int32_t& token : batch.tokens)
+    if (is_in_flight(token)) token = std::max(0, sampled_.at(row_in_flight(token)).token);
   const size_t vocab = plan().vocab;
   const std::span<const float> logits = run(batch);
   LLORCH_CHECK(rows.size() == batch.logit_rows.size() && logits.size() == rows.size() * vocab,
@@ -99,12 +102,14 @@ size_t kv_page_bytes(const Plan& plan, const KvShape& kv) {
          kv_head_bytes(plan.heads.head_dim, kv.dtype);
 }
 
-void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options) {
+void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options, size_t n_in_flight) {
   const KvShape& kv = options.kv;
   LLORCH_CHECK(batch.rows() > 0 && batch.rows() <= options.max_rows, "{} rows, at most {}", batch.rows(),
                options.max_rows);
   for (const int32_t token : batch.tokens)
-    LLORCH_CHECK(token >= 0 && static_cast<uint32_t>(token) < plan.vocab, "token {} of {}", token, plan.vocab);
+    LLORCH_CHECK(is_in_flight(token) ? row_in_flight(token) < n_in_flight
+                                     : token >= 0 && static_cast<uint32_t>(token) < plan.vocab,
+                 "token {} of {}, {} in flight", token, plan.vocab, n_in_flight);
   uint32_t next_row = 0;
   for (const Batch::Sequence& s : batch.sequences) {
     LLORCH_CHECK(s.first_row == next_row && s.n_rows > 0, "sequence starts at row {}, expected {}", s.first_row,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -50,7 +51,7 @@ struct Batch {
     uint32_t first_page = 0;      // into pages; page j of the sequence holds positions [j * page_size, ...)
     uint32_t n_pages = 0;         // enough for first_position + n_rows
   };
-  std::vector<int32_t> tokens;       // [rows]
+  std::vector<int32_t> tokens;       // [rows]; for start() also token_of_row_in_flight()
   std::vector<Sequence> sequences;   // cover the rows in order
   std::vector<uint32_t> pages;       // all page tables, one after another
   std::vector<uint32_t> logit_rows;  // rows that want logits, ascending
@@ -92,8 +93,9 @@ struct CompileOptions {
 };
 
 // Throws BugError naming the first inconsistency (a page out of range, a position beyond the context, a token beyond
-// the vocabulary, rows not covered, ...). Every program calls it first.
-void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options);
+// the vocabulary, rows not covered, ...). Every program calls it first. n_in_flight: rows of logits of the step in
+// flight, whose tokens the batch may have.
+void check_batch(const Batch& batch, const Plan& plan, const CompileOptions& options, size_t n_in_flight = 0);
 
 struct BackendInfo {
   std::string name;    // "cpu", "reference", ...
@@ -137,15 +139,17 @@ class Program {
  public:
   virtual ~Program() = default;
 
-  // Runs every step for every row. Returns logits [batch.logit_rows, vocab], valid until the next run. Throws StepError
+  // Runs every step for every row; not while a step of start() is in flight. Returns logits [batch.logit_rows, vocab], valid until the next run. Throws StepError
   // when a step fails.
   virtual std::span<const float> run(const Batch& batch) = 0;
 
   // run(), after which each of its rows of logits is checked, hashed and sampled: rows[i] says how for
   // batch.logit_rows[i]. What finish() returns is valid until the next start(). Between the two the caller has time of
-  // its own while a device computes; batch, rows and their histories stay as they are, and nothing else is called. A
+  // its own while a device computes; batch, rows and their histories stay as they are, and nothing else is called but
+  // start(), for steps that follow, of which max_in_flight() may be started and not finished; they finish in order. A
   // start() that throws has no finish(). Without overrides all is done in finish(), on the host, to the logits that
   // run() returns; a device overrides both with the same bits, so that no logits travel.
+  virtual uint32_t max_in_flight() const { return 1; }  // 1 or 2
   virtual void start(const Batch& batch, std::span<const RowSampling> rows);
   virtual std::span<const SampledRow> finish();
 
@@ -167,8 +171,11 @@ class Program {
   virtual const CompileOptions& options() const = 0;
 
  private:
-  const Batch* started_ = nullptr;
-  std::span<const RowSampling> samplings_;
+  struct Started {
+    const Batch* batch;
+    std::span<const RowSampling> rows;
+  };
+  std::deque<Started> started_;
   std::unique_ptr<Sampler> sampler_;  // of the host; made when it is first needed
   std::vector<SampledRow> sampled_;
 };

@@ -16,10 +16,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double ms_between(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double, std::milli>(to - from).count();
-}
-
 SchedulerOptions scheduler_options(const Program& program, const EngineOptions& options) {
   const CompileOptions& compiled = program.options();
   SchedulerOptions result;
@@ -169,9 +165,11 @@ void Engine::loop() {
   while (true) {
     try {
       finish_step();
-      if (!take_inbox()) break;
+      const bool goes_on = take_inbox();
+      if (!goes_on && flights_.empty()) break;
       end_expired();
-      start_step();
+      while (goes_on && may_start() && start_step()) {
+      }
     } catch (const std::exception& error) {
       FailEvent event = failure(ErrorCode::kWorkerFault, "A bug has stopped the engine.");
       event.causes = cause_chain(error);
@@ -188,7 +186,7 @@ void Engine::loop() {
 
 // Waits while there is nothing to do; false when the engine stops.
 bool Engine::take_inbox() {
-  const bool is_idle = scheduler_.n_running() + scheduler_.n_waiting() == 0;
+  const bool is_idle = scheduler_.n_running() + scheduler_.n_waiting() == 0 && flights_.empty();
   if (is_idle) deliver();
   Inbox inbox;
   bool stopping = false;
@@ -211,118 +209,19 @@ bool Engine::take_inbox() {
                       broken_ ? *broken_ : failure(submitted.refusal->code, submitted.refusal->message));
   }
   for (const RequestId id : inbox.cancelled)
-    if (const Sequence* sequence = scheduler_.find(id)) cancel_now(*sequence);
+    if (Sequence* sequence = scheduler_.find(id)) cancel_now(*sequence);
   if (stopping)
-    for (const Sequence* sequence : scheduler_.sequences()) cancel_now(*sequence);
+    for (Sequence* sequence : scheduler_.sequences()) cancel_now(*sequence);
   return !stopping;
 }
 
 void Engine::end_expired() {
   const Clock::time_point now = Clock::now();
-  for (const Sequence* sequence : scheduler_.sequences())
+  for (Sequence* sequence : scheduler_.sequences())
     if (sequence->request.deadline && *sequence->request.deadline <= now)
       end_failed(*sequence,
                  failure(ErrorCode::kTimeout, fmt::format("The deadline passed after {} of {} tokens.",
-                                                          sequence->n_generated(), sequence->request.max_tokens)));
-}
-
-void Engine::start_step() {
-  ScheduledBatch step = scheduler_.next();
-  if (step.sequences.empty()) return;
-  LLORCH_CHECK(!fault("engine"), "injected");
-  Flight& flight = flight_.emplace();
-  flight.step = std::move(step);
-  for (size_t i = 0; i < flight.step.sequences.size(); ++i) {
-    Sequence& sequence = *flight.step.sequences[i];
-    if (flight.step.batch.sequences[i].n_rows == sequence.n_pending())
-      flight.samplings.push_back({sequence.request.sampling, sequence.tokens, sequence.n_generated()});
-    if (std::exchange(sequence.started, true)) continue;
-    sequence.started_at = Clock::now();
-    outbox_.send(sequence, StartEvent{});
-  }
-  published_.step_began = flight.began = Clock::now();
-  try {
-    program_->start(flight.step.batch, flight.samplings);
-  } catch (const std::exception& error) {
-    land(failure_of(error, ErrorCode::kInferenceFailed));
-  }
-}
-
-void Engine::finish_step() {
-  if (!flight_) return;
-  std::span<const SampledRow> rows;
-  try {
-    rows = program_->finish();
-  } catch (const std::exception& error) {
-    land(failure_of(error, ErrorCode::kInferenceFailed));
-    return;
-  }
-  const ScheduledBatch step = land({});
-  const size_t n_sampled = step.batch.logit_rows.size();
-  LLORCH_CHECK(rows.size() == n_sampled, "{} tokens for {} rows", rows.size(), n_sampled);
-  scheduler_.commit(step);
-  published_.rows += step.batch.rows();
-  published_.generated += n_sampled;
-  rate_.add(static_cast<uint32_t>(n_sampled), Clock::now());
-  std::vector<std::pair<Sequence*, LogitsFault>> faulty;
-  for (size_t i = 0, row = 0; i < step.sequences.size(); ++i) {
-    Sequence& sequence = *step.sequences[i];
-    if (sequence.n_pending() > 0) continue;
-    const SampledRow& sampled = rows[row++];
-    if (sampled.fault != LogitsFault::kNone)
-      faulty.emplace_back(&sequence, sampled.fault);
-    else
-      take(sequence, sampled);
-  }
-  // Last, because running them again takes the rows of the others away.
-  for (const auto& [sequence, fault] : faulty) end_failed(*sequence, trace_fault(*program_, fault, *sequence, device_));
-}
-
-// The step in flight has ended, one way or the other.
-ScheduledBatch Engine::land(const std::optional<FailEvent>& failed) {
-  Flight flight = *std::exchange(flight_, std::nullopt);
-  const Batch& batch = flight.step.batch;
-  StepTiming timing;
-  timing.start_ms = ms_between(made_at_, flight.began);
-  timing.ms = ms_between(flight.began, Clock::now());
-  timing.rows = batch.rows();
-  timing.sequences = static_cast<uint32_t>(batch.sequences.size());
-  timing.logit_rows = static_cast<uint32_t>(batch.logit_rows.size());
-  timing.failed = failed.has_value();
-  step_log_.add(timing);
-  published_.step_began = Clock::time_point();
-  if (failed) {
-    ++failed_steps_;
-    fail_step(flight.step, *failed);
-  } else {
-    failed_steps_ = 0;
-    ++published_.steps;
-  }
-  return std::move(flight.step);
-}
-
-// The next token of a sequence whose tokens are all computed, from a sound row.
-void Engine::take(Sequence& sequence, const SampledRow& row) {
-  const int32_t id = row.token;
-  LLORCH_CHECK(id != kNoToken, "a sound row without a token");
-  sequence.logits_hash.add(row.hash);
-  sequence.logits_hashes.push_back(sequence.logits_hash.value());
-  if (!sequence.first_token_at) sequence.first_token_at = Clock::now();
-  const std::vector<int32_t>& eos = sequence.request.eos;
-  if (std::find(eos.begin(), eos.end(), id) != eos.end()) return finish(sequence, FinishReason::kEos);
-  sequence.tokens.push_back(id);
-  outbox_.send(sequence, TokenEvent{id, sequence.n_generated() - 1, sequence.logits_hashes.back()});
-  if (sequence.n_generated() == sequence.request.max_tokens) finish(sequence, FinishReason::kMaxTokens);
-}
-
-void Engine::fail_step(const ScheduledBatch& step, FailEvent event) {
-  for (size_t i = 0; i < step.sequences.size(); ++i) {
-    event.position = step.batch.sequences[i].first_position;
-    event.kv_len = event.position + step.batch.sequences[i].n_rows;
-    end_failed(*step.sequences[i], event);
-  }
-  event.position = event.kv_len = 0;
-  if (event.code == ErrorCode::kDeviceLost) break_down(event);
+                                                          sequence->n_known(), sequence->request.max_tokens)));
 }
 
 // A lost device, or a bug of ours outside the program's steps, after which nothing is known about pages and queues.
@@ -332,7 +231,7 @@ void Engine::break_down(FailEvent failed) {
     const std::lock_guard lock(mutex_);
     broken_ = std::move(failed);
   }
-  flight_.reset();
+  flights_.clear();
   for (std::unique_ptr<Sequence>& sequence : scheduler_.clear()) {
     FailEvent event = *broken_;
     event.logits_hash = sequence->logits_hash.value();
@@ -341,22 +240,27 @@ void Engine::break_down(FailEvent failed) {
   }
 }
 
-void Engine::cancel_now(const Sequence& sequence) {
+void Engine::cancel_now(Sequence& sequence) {
   if (sequence.started)
     finish(sequence, FinishReason::kCancelled);
   else
     end_failed(sequence, failure(ErrorCode::kCancelled, "The request was cancelled before it started."));
 }
 
-void Engine::finish(const Sequence& sequence, FinishReason reason) { end(sequence, finish_event(sequence, reason)); }
+void Engine::finish(Sequence& sequence, FinishReason reason) {
+  forget(sequence);
+  end(sequence, finish_event(sequence, reason));
+}
 
-void Engine::end_failed(const Sequence& sequence, FailEvent event) {
+void Engine::end_failed(Sequence& sequence, FailEvent event) {
+  forget(sequence);
   event.logits_hash = sequence.logits_hash.value();
   end(sequence, event);
 }
 
-// Pages are free again before the sink hears of the end.
-void Engine::end(const Sequence& sequence, const Event& event) {
+// Pages are free again before the sink hears of the end: what steps in flight write there, those behind them write
+// over.
+void Engine::end(Sequence& sequence, const Event& event) {
   --n_alive_;
   outbox_.send_last(scheduler_.remove(&sequence), event);
 }

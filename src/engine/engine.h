@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -67,7 +68,8 @@ class Engine {
   // stop() there is no engine thread any more: the sink is called here, with kShuttingDown.
   RequestId submit(Request request, EventSink sink);
 
-  // Any thread; returns at once. Acts before the next step that has not begun; unknown and ended ids are ignored.
+  // Any thread; returns at once. Acts before the next step that has not been started; unknown and ended ids are
+  // ignored.
   void cancel(RequestId id);
 
   // Runs a short prompt and a decode step as a sequence like any other; returns milliseconds. Blocks; throws
@@ -102,26 +104,30 @@ class Engine {
     bool empty() const { return submitted.empty() && cancelled.empty(); }
   };
 
-  // A step that the program computes.
+  // A step that the program computes. Of a sequence that has ended meanwhile nullptr is left.
   struct Flight {
     ScheduledBatch step;
     std::vector<RowSampling> samplings;  // of the rows that want logits
+    std::vector<Sequence*> sampled;      // the same
     Clock::time_point began;
+    std::optional<FailEvent> failed;  // it could not be started
   };
 
   void loop();
   bool take_inbox();
   void end_expired();
-  void start_step();
+  bool may_start() const;
+  bool start_step();
   void finish_step();
-  ScheduledBatch land(const std::optional<FailEvent>& failed);
+  void land(const Flight& flight, const std::optional<FailEvent>& failed);
   void take(Sequence& sequence, const SampledRow& row);
+  void forget(Sequence& sequence);
   void fail_step(const ScheduledBatch& step, FailEvent event);
   void break_down(FailEvent failed);
-  void cancel_now(const Sequence& sequence);
-  void finish(const Sequence& sequence, FinishReason reason);
-  void end_failed(const Sequence& sequence, FailEvent event);
-  void end(const Sequence& sequence, const Event& event);
+  void cancel_now(Sequence& sequence);
+  void finish(Sequence& sequence, FinishReason reason);
+  void end_failed(Sequence& sequence, FailEvent event);
+  void end(Sequence& sequence, const Event& event);
   void deliver();
   void record(const Sequence& sequence, const Event& event) const noexcept;
   void publish();
@@ -136,7 +142,8 @@ class Engine {
   Scheduler scheduler_;
   TokenRate rate_;
   StepLog step_log_;
-  std::optional<Flight> flight_;
+  std::deque<Flight> flights_;   // oldest first
+  Clock::time_point landed_at_;  // the last of them that ended
   Outbox outbox_;
   uint32_t failed_steps_ = 0;        // in a row
   std::optional<FailEvent> broken_;  // see broken(); others read it under the mutex

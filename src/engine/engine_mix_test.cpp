@@ -39,6 +39,7 @@ TEST(EngineMix, ResultsEqualTheLoneLoop) {
     fake.page_size = up_to(16);
     fake.n_pages = 8 + up_to(40);
     fake.context = 128;
+    fake.max_in_flight = 1 + seed % 2;
     EngineOptions options;
     options.max_running = up_to(12);
     options.max_step_rows = options.max_running + up_to(40);

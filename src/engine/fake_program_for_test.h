@@ -34,6 +34,7 @@ struct FakeOptions {
   uint32_t vocab = 50, context = 256;
   uint32_t n_pages = 64, page_size = 16;
   uint32_t max_rows = 512, max_logit_rows = 64;
+  uint32_t max_in_flight = 2;
   int32_t nan_token = -1;                        // histories that end with it have NaN among their logits
   std::function<void(const Batch&)> before_run;  // may sleep or throw; engine thread
   std::function<void(const Batch&, std::span<float> logits)> after_run;  // may spoil them; not called by trace()
@@ -74,6 +75,7 @@ class FakeProgram : public Program {
     return logits_;
   }
 
+  uint32_t max_in_flight() const override { return fake_.max_in_flight; }
   size_t bytes() const override { return cells_.size() * sizeof(Cell); }
   const Plan& plan() const override { return plan_; }
   const CompileOptions& options() const override { return options_; }

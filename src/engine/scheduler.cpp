@@ -27,7 +27,7 @@ ScheduledBatch Scheduler::next() {
   ScheduledBatch step;
   give_pages_to_decodes();
   for (const auto& sequence : running_)
-    if (sequence->n_pending() == 1) add_rows(*sequence, 1, step);
+    if (sequence->n_pending() == 1 && !sequence->awaits_end()) add_rows(*sequence, 1, step);
 
   uint32_t rows = std::min(options_.max_prefill_rows, options_.max_step_rows - step.batch.rows());
   const auto add_chunk = [&](Sequence& sequence) {
@@ -46,6 +46,7 @@ ScheduledBatch Scheduler::next() {
 void Scheduler::give_pages_to_decodes() {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
+    if (sequence.awaits_end()) continue;
     const uint32_t needed = pages_for(sequence.n_tokens());
     while (i < running_.size() && sequence.pages.size() < needed)
       if (!pages_.take(needed - static_cast<uint32_t>(sequence.pages.size()), sequence.pages)) preempt_youngest();
@@ -66,6 +67,7 @@ void Scheduler::preempt_youngest() {
 bool Scheduler::admit_next() {
   if (waiting_.empty() || running_.size() >= options_.max_running) return false;
   Sequence& sequence = *waiting_.front();
+  if (sequence.awaits_end()) return false;  // preempted after its last token was started
   const uint32_t needed = pages_for(sequence.n_tokens());
   if (needed + running_.size() > pages_.n_free()) return false;
   LLORCH_CHECK(pages_.take(needed, sequence.pages));

@@ -40,7 +40,7 @@ class Scheduler {
   // in every step; then chunks of prefill; then waiting sequences while rows and pages last.
   ScheduledBatch next();
 
-  // The rows of the step are in the pages.
+  // The rows of the step will be in the pages before those of the next step run.
   void commit(const ScheduledBatch& step);
 
   // Takes a sequence out, wherever it is, and frees its pages. Throws BugError if it is not here.

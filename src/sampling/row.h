@@ -4,12 +4,18 @@
 #include <cstdint>
 #include <span>
 
+#include "base/host_device.h"
 #include "sampling/params.h"
 #include "sampling/tripwire.h"
 
 namespace llorch {
 
 inline constexpr int32_t kNoToken = -1;
+
+// A token that is not known yet, because the step in flight samples it: that of its row `row` of logits.
+LLORCH_HD constexpr int32_t token_of_row_in_flight(uint32_t row) { return -2 - static_cast<int32_t>(row); }
+LLORCH_HD constexpr bool is_in_flight(int32_t token) { return token <= -2; }
+LLORCH_HD constexpr uint32_t row_in_flight(int32_t token) { return static_cast<uint32_t>(-2 - token); }
 
 struct RowSampling {
   SamplingParams params;

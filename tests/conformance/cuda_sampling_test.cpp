@@ -61,18 +61,23 @@ class Table {
         vocab_(vocab),
         rows_(rows),
         logits_(kActivationMemory, rows.size() * vocab),
+        device_half_(kActivationMemory, 1),
         block_(plan(vocab), options(rows.size())),
         sampler_(vocab) {
     for (size_t i = 0; i < rows_.size(); ++i) stream.to_device(logits_.data() + i * vocab, rows_[i].data(), vocab);
   }
 
   void compare(const std::vector<RowSampling>& rows, int n_multiprocessors) {
-    block_.fill(rows);
+    half_ = 1 - half_;
+    stream_.to_device(device_half_.data(), &half_, 1);
+    block_.fill(rows, half_);
     block_.send(stream_);
-    cuda::sample({stream_.get(), false, n_multiprocessors}, block_.args(logits_.data()),
+    cuda::sample({stream_.get(), false, n_multiprocessors}, block_.args(logits_.data(), device_half_.data()),
                  static_cast<int32_t>(rows.size()));
+    std::vector<int32_t> tokens(rows.size());
+    stream_.to_host(tokens.data(), block_.last_tokens(), tokens.size());
     stream_.synchronize();
-    const std::span<const SampledRow> sampled = block_.results();
+    const std::span<const SampledRow> sampled = block_.results(half_);
     ASSERT_EQ(sampled.size(), rows.size());
     for (size_t i = 0; i < rows.size(); ++i) {
       const SampledRow expected = sampler_.sample_row(rows_[i], rows[i]);
@@ -83,6 +88,7 @@ class Table {
       ASSERT_EQ(sampled[i].hash, expected.hash) << context;
       ASSERT_EQ(sampled[i].fault, expected.fault) << context;
       ASSERT_EQ(sampled[i].token, expected.token) << context;
+      ASSERT_EQ(tokens[i], expected.token) << context;
     }
   }
 
@@ -103,6 +109,8 @@ class Table {
   const uint32_t vocab_;
   const std::vector<std::vector<float>> rows_;
   cuda::DeviceArray<float> logits_;
+  cuda::DeviceArray<uint32_t> device_half_;
+  uint32_t half_ = 0;
   cuda::SamplingBlock block_;
   Sampler sampler_;
 };
@@ -215,12 +223,12 @@ TEST(CudaSampling, WhatDoesNotFitIsRefused) {
   const std::vector<int32_t> history(17, 1), beyond = {8};
   RowSampling row;
   row.history = history;
-  EXPECT_NO_THROW(block.fill({&row, 1}));  // nobody reads it
+  EXPECT_NO_THROW(block.fill({&row, 1}, 0));  // nobody reads it
   row.params.repetition_penalty = 1.5f;
-  EXPECT_THROW(block.fill({&row, 1}), BugError);
+  EXPECT_THROW(block.fill({&row, 1}, 0), BugError);
   row.history = beyond;
-  EXPECT_THROW(block.fill({&row, 1}), BugError);
-  EXPECT_THROW(block.fill(std::vector<RowSampling>(3)), BugError);
+  EXPECT_THROW(block.fill({&row, 1}, 0), BugError);
+  EXPECT_THROW(block.fill(std::vector<RowSampling>(3), 0), BugError);
 }
 
 }  // namespace

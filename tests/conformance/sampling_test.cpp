@@ -64,6 +64,90 @@ TEST(SamplingConformance, IsTheHostsOfTheSameLogits) {
   }
 }
 
+// Decodes at a position, one row of each sequence, in this order.
+Batch decodes(const std::vector<uint32_t>& sequences, uint32_t position, std::vector<int32_t> tokens) {
+  Batch batch;
+  batch.tokens = std::move(tokens);
+  for (const uint32_t s : sequences) {
+    const auto row = static_cast<uint32_t>(batch.sequences.size());
+    batch.sequences.push_back({row, 1, position, row, 1});
+    batch.pages.push_back(s);
+    batch.logit_rows.push_back(row);
+  }
+  return batch;
+}
+
+// Steps that are started while the one before them runs, and read the tokens that it samples, wherever its rows have
+// them, give the bits of steps one by one. Each number of rows comes often enough to be recorded.
+TEST(SamplingConformance, StepsStartedAheadGiveTheSameBits) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
+  const WholeModel model = test::tiny_llama();
+  const std::vector<std::vector<uint32_t>> steps = {{0, 1, 2}, {2, 1, 0}, {0, 2, 1}, {1, 0}, {0, 1},
+                                                    {1, 0},    {0},       {0},       {0},    {0}};
+  for (const test::BackendUnderTest& target : test::backends_under_test()) {
+    SCOPED_TRACE(target.name);
+    const auto weights = target.backend->place(model.plan, model.source);
+    const auto compile = [&] {
+      return target.backend->compile(model.plan, weights, {.kv = {.n_pages = 4, .page_size = 16}, .max_rows = 16});
+    };
+    // Tokens and hashes of each sequence, with up to n_ahead steps in flight.
+    const auto results = [&](Program& program, uint32_t n_ahead) {
+      std::vector<std::vector<SampledRow>> all(3);
+      std::vector<Batch> batches(steps.size());
+      std::vector<std::vector<RowSampling>> rows(steps.size());
+      std::vector<int32_t> last = {5, 6, 7};  // of each sequence: a token, or where it will be
+      size_t n_finished = 0;
+      const auto finish = [&] {
+        const std::span<const SampledRow> sampled = program.finish();
+        for (size_t i = 0; i < sampled.size(); ++i) {
+          const uint32_t s = steps[n_finished][i];
+          all[s].push_back(sampled[i]);
+          if (n_ahead == 1) last[s] = sampled[i].token;
+        }
+        ++n_finished;
+      };
+      for (uint32_t step = 0; step < steps.size(); ++step) {
+        std::vector<int32_t> tokens;
+        for (const uint32_t s : steps[step]) {
+          tokens.push_back(last[s]);
+          rows[step].push_back({SamplingParams{.temperature = 1.5f, .seed = s}, {}, step});
+        }
+        batches[step] = decodes(steps[step], step, tokens);
+        program.start(batches[step], rows[step]);
+        for (uint32_t row = 0; row < steps[step].size(); ++row) last[steps[step][row]] = token_of_row_in_flight(row);
+        if (step + 1 - n_finished == n_ahead) finish();
+      }
+      while (n_finished < steps.size()) finish();
+      return all;
+    };
+    const auto one_by_one = compile(), ahead = compile();
+    const auto expected = results(*one_by_one, 1), got = results(*ahead, ahead->max_in_flight());
+    for (size_t s = 0; s < expected.size(); ++s) {
+      ASSERT_EQ(got[s].size(), expected[s].size());
+      for (size_t i = 0; i < expected[s].size(); ++i) {
+        EXPECT_EQ(got[s][i].token, expected[s][i].token) << "sequence " << s << ", token " << i;
+        EXPECT_EQ(got[s][i].hash, expected[s][i].hash) << "sequence " << s << ", token " << i;
+      }
+    }
+  }
+}
+
+TEST(SamplingConformance, MoreStepsThanFitAreRefused) {
+  LLORCH_SKIP_WITHOUT_BACKEND();
+  const WholeModel model = test::tiny_llama();
+  const auto backend = test::one_backend();
+  const auto program = backend->compile(model.plan, backend->place(model.plan, model.source),
+                                        {.kv = {.n_pages = 4, .page_size = 16}, .max_rows = 16});
+  const std::vector<RowSampling> rows(1);
+  const Batch batch = decodes({0}, 0, {1}), unknown = decodes({0}, 0, {token_of_row_in_flight(0)});
+  EXPECT_THROW(program->run(unknown), BugError);  // nothing is in flight
+  for (uint32_t i = 0; i < program->max_in_flight(); ++i) program->start(batch, rows);
+  EXPECT_THROW(program->start(batch, rows), BugError);
+  for (uint32_t i = 0; i < program->max_in_flight(); ++i) EXPECT_EQ(program->finish().size(), 1u);
+  EXPECT_THROW(program->finish(), BugError);
+  EXPECT_EQ(program->run(batch).size(), model.plan.vocab);
+}
+
 TEST(SamplingConformance, ABatchWithoutLogitsGivesNothing) {
   LLORCH_SKIP_WITHOUT_BACKEND();
   const WholeModel model = test::tiny_llama();

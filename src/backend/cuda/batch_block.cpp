@@ -5,11 +5,11 @@
 namespace llorch::cuda {
 namespace {
 
-// Seven words a row: token, position, table, and two tiles of two words at most; a word for each row with logits; and
-// the pages of a whole context for each row, if each is a sequence of its own.
+// The half; seven words a row: token, position, table, and two tiles of two words at most; a word for each row with
+// logits; and the pages of a whole context for each row, if each is a sequence of its own.
 size_t capacity(const Plan& plan, const CompileOptions& options) {
   const size_t pages = static_cast<size_t>(divide_up(plan.context(), options.kv.page_size));
-  return options.max_rows * (7 + pages) + options.max_logit_rows;
+  return 1 + options.max_rows * (7 + pages) + options.max_logit_rows;
 }
 
 void put_tiles(const Batch::Sequence& s, uint32_t rows_per_tile, uint32_t*& at) {
@@ -30,10 +30,10 @@ BatchBlock::BatchBlock(const Plan& plan, const CompileOptions& options, uint32_t
     : page_size_(options.kv.page_size),
       rows_per_tile_(rows_per_tile),
       rows_per_wide_tile_(rows_per_wide_tile),
-      host_(kActivationMemory, capacity(plan, options)),
-      device_(kActivationMemory, host_.size()) {}
+      host_(kActivationMemory, 2 * capacity(plan, options)),
+      device_(kActivationMemory, host_.size() / 2) {}
 
-void BatchBlock::fill(const Batch& batch) {
+void BatchBlock::fill(const Batch& batch, uint32_t half) {
   rows_ = batch.rows();
   logit_rows_ = static_cast<uint32_t>(batch.logit_rows.size());
   tiles_ = wide_tiles_ = 0;
@@ -42,7 +42,8 @@ void BatchBlock::fill(const Batch& batch) {
     wide_tiles_ += static_cast<uint32_t>(divide_up(s.n_rows, rows_per_wide_tile_));
   }
   is_one_row_each_ = batch.sequences.size() == rows_;
-  uint32_t* const tokens = host_.data();
+  uint32_t* const block = host_.data() + half * device_.size();
+  uint32_t* const tokens = block + 1;
   uint32_t* const positions = tokens + rows_;
   uint32_t* const tables = positions + rows_;
   uint32_t* const logit_rows = tables + rows_;
@@ -62,14 +63,17 @@ void BatchBlock::fill(const Batch& batch) {
     const auto n_pages = static_cast<uint32_t>(divide_up(int64_t{s.first_position} + s.n_rows, page_size_));
     next_page = std::copy_n(batch.pages.begin() + s.first_page, n_pages, next_page);
   }
-  words_ = static_cast<size_t>(next_page - host_.data());
+  block[0] = half;
+  filled_ = block;
+  words_ = static_cast<size_t>(next_page - block);
 }
 
-void BatchBlock::send(const Stream& stream) { stream.to_device(device_.data(), host_.data(), words_); }
+void BatchBlock::send(const Stream& stream) { stream.to_device(device_.data(), filled_, words_); }
 
 BatchView BatchBlock::view() const {
   BatchView view;
   const uint32_t* at = device_.data();
+  view.half = at++;
   view.tokens = reinterpret_cast<const int32_t*>(at);
   view.positions = at += rows_;
   view.tables = at += rows_;

@@ -61,7 +61,8 @@ struct AttentionTile {  // rows of one sequence
   uint32_t first_row, n_rows;
 };
 struct BatchView {
-  const int32_t* tokens = nullptr;      // [rows]
+  const uint32_t* half = nullptr;       // of pinned memory, 0 or 1: which one the step has
+  const int32_t* tokens = nullptr;      // [rows]; token_of_row_in_flight() too
   const uint32_t* positions = nullptr;  // [rows], absolute
   const uint32_t* tables = nullptr;     // [rows]: where the row's page table starts in pages
   const uint32_t* logit_rows = nullptr;
@@ -70,9 +71,16 @@ struct BatchView {
   const uint32_t* pages = nullptr;
 };
 
+// tokens [n]; sampled: the tokens that the step before has sampled, where token_of_row_in_flight() finds them (one that
+// it has not, of a faulty row, counts as 0).
+struct TokenView {
+  const int32_t* tokens = nullptr;
+  const int32_t* sampled = nullptr;
+};
+
 // y[r] = row tokens[r] of w, times scale; y [n, w.cols]
-void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
-           float* y);
+void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const TokenView& tokens, int32_t n,
+           float scale, float* y);
 
 // Rows that a Linear reads: slot rows as they are, or what a RmsNorm or GatedAct makes of them.
 enum class Prepare : uint8_t { kNone, kRmsNorm, kGatedAct };

@@ -38,7 +38,7 @@ std::vector<MemoryNeed> cuda_memory_needs(const Plan& plan, const CompileOptions
   needs.push_back({MemoryKind::kKv, "KV pages", uint64_t{options.kv.n_pages} * kv_page_bytes(plan, options.kv)});
   needs.push_back({MemoryKind::kReserve, "reserve for kernels and graphs", kReserve});
   needs.push_back({MemoryKind::kHost, "logits, batch, sampling",
-                   logits + batch + cuda::SamplingBlock::pinned_bytes(plan, options)});
+                   logits + 2 * batch + cuda::SamplingBlock::pinned_bytes(plan, options)});
   needs.push_back({MemoryKind::kLoading, "buffers, on the device and pinned", cuda::load_buffer_bytes(plan)});
   return needs;
 }

@@ -41,7 +41,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
   stream_.synchronize();
 }
 
-CudaProgram::~CudaProgram() = default;
+CudaProgram::~CudaProgram() { cudaStreamSynchronize(stream_.get()); }  // steps that nobody has finished
 
 void CudaProgram::allocate_scratch() {
   const ScratchSizes sizes(plan_, options_);
@@ -144,23 +144,30 @@ size_t CudaProgram::bytes() const {
 }
 
 std::span<const float> CudaProgram::run(const Batch& batch) {
-  begin(batch);
+  begin_alone(batch);
   execute(false);
   return hand_out();
 }
 
 void CudaProgram::start(const Batch& batch, std::span<const RowSampling> rows) {
+  LLORCH_CHECK(n_started_ - n_finished_ < max_in_flight(), "{} steps are in flight", n_started_ - n_finished_);
   LLORCH_CHECK(rows.size() == batch.logit_rows.size(), "{} samplings for {} rows", rows.size(),
                batch.logit_rows.size());
-  begin(batch);
-  sampling_.fill(rows);
+  const uint32_t half = n_started_ % 2;
+  begin(batch, half);
+  sampling_.fill(rows, half);
   sampling_.send(stream_);
   execute(true);
+  ended_[half].record(stream_);
+  is_queued_ = false;
+  ++n_started_;
 }
 
 std::span<const SampledRow> CudaProgram::finish() {
-  receive([] {});
-  return sampling_.results();
+  LLORCH_CHECK(n_finished_ < n_started_, "nothing was started");
+  const uint32_t half = n_finished_++ % 2;
+  receive([&] { ended_[half].wait(); });
+  return sampling_.results(half);
 }
 
 void CudaProgram::execute(bool samples) {
@@ -176,21 +183,27 @@ void CudaProgram::execute(bool samples) {
 void CudaProgram::enqueue_all(bool samples) {
   walk(stages_, nullptr);
   if (!samples || batch_.logit_rows() == 0) return;
-  llorch::cuda::sample(kernels_, sampling_.args(slots_.data(plan_.logits())),
+  llorch::cuda::sample(kernels_, sampling_.args(slots_.data(plan_.logits()), batch_.view().half),
                        static_cast<int32_t>(batch_.logit_rows()));
 }
 
 std::span<const float> CudaProgram::trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) {
-  begin(batch);
+  begin_alone(batch);
   walk(make_stages(steps), &visit);
   return hand_out();
 }
 
-void CudaProgram::begin(const Batch& batch) {
-  check_batch(batch, plan_, options_);
+void CudaProgram::begin_alone(const Batch& batch) {
+  LLORCH_CHECK(n_finished_ == n_started_, "{} steps are in flight", n_started_ - n_finished_);
+  begin(batch, 0);
+}
+
+void CudaProgram::begin(const Batch& batch, uint32_t half) {
+  const bool is_behind = n_finished_ < n_started_;
+  check_batch(batch, plan_, options_, is_behind ? sampling_.results(1 - half).size() : 0);
   use_device(device_.index);
   if (std::exchange(is_queued_, true)) stream_.synchronize();  // what a batch left that failed in the middle
-  batch_.fill(batch);
+  batch_.fill(batch, half);
   if (options_.poison) slots_.poison(stream_);
   batch_.send(stream_);
 }
@@ -224,18 +237,20 @@ void CudaProgram::replay(const Graph& graph) {
 
 std::span<const float> CudaProgram::hand_out() {
   const size_t n = size_t{batch_.logit_rows()} * width(plan_.logits());
-  receive([&] { stream_.to_host(logits_.data(), slots_.data(plan_.logits()), n); });
+  is_queued_ = false;  // whether the wait succeeds or not
+  receive([&] {
+    stream_.to_host(logits_.data(), slots_.data(plan_.logits()), n);
+    stream_.synchronize();
+  });
   return {logits_.data(), n};
 }
 
 // The only place where a run waits. A batch without logits waits too: its failures are its own, and the batch block is
 // free for the next one.
-template <typename Copy>
-void CudaProgram::receive(Copy copy) {
-  is_queued_ = false;  // whether the wait succeeds or not
+template <typename Wait>
+void CudaProgram::receive(Wait wait) {
   try {
-    copy();
-    stream_.synchronize();
+    wait();
   } catch (const CodedError& error) {
     if (error.code() != ErrorCode::kDeviceLost) throw;
     std::throw_with_nested(CodedError(ErrorCode::kDeviceLost, fmt::format("{} was lost in a step of a batch of {} rows",

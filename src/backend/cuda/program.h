@@ -34,6 +34,7 @@ class CudaProgram final : public Program {
   ~CudaProgram() override;
 
   std::span<const float> run(const Batch& batch) override;
+  uint32_t max_in_flight() const override { return 2; }
   void start(const Batch& batch, std::span<const RowSampling> rows) override;
   std::span<const SampledRow> finish() override;
   std::span<const float> trace(const Batch& batch, const StepSet& steps, const StepVisitor& visit) override;
@@ -60,13 +61,14 @@ class CudaProgram final : public Program {
   std::vector<Stage> make_stages(const StepSet& shown) const;
   void join_on_tensor_cores(Stage& first, Stage& second) const;
   bool is_attention_on_tensor_cores() const;
-  void begin(const Batch& batch);
+  void begin_alone(const Batch& batch);
+  void begin(const Batch& batch, uint32_t half);
   void walk(const std::vector<Stage>& stages, const StepVisitor* visit);
   void execute(bool samples);
   void enqueue_all(bool samples);
   void replay(const Graph& graph);
-  template <typename Copy>
-  void receive(Copy copy);
+  template <typename Wait>
+  void receive(Wait wait);
   std::span<const float> hand_out();
   [[noreturn]] void find_failure();
   void show(const Stage& stage, const StepVisitor& visit);
@@ -110,7 +112,9 @@ class CudaProgram final : public Program {
   DeviceArray<float> cos_, sin_;
   PinnedArray<float> logits_;                // [max logit rows, vocab]
   std::optional<TensorCores> tensor_cores_;  // of numeric mode fast
-  bool is_queued_ = false;                   // the stream may hold work that nobody has waited for
+  bool is_queued_ = false;                   // the stream may hold work that nobody will wait for
+  uint32_t n_started_ = 0, n_finished_ = 0;  // steps of start(); the last bit of a step's number is its half
+  Event ended_[2];                           // of the halves' steps
   const std::vector<Stage> stages_;          // of run()
 
   // Packed rows of a stage's input, and those that it makes for the next one; and sums of attention that several blocks

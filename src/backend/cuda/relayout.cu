@@ -1,6 +1,7 @@
 // From the rows of a file to the device's layout (codes.h), and back for single rows.
 #include "backend/cuda/codes.h"
 #include "backend/cuda/launch.h"
+#include "sampling/row.h"
 
 namespace llorch::cuda {
 namespace {
@@ -69,9 +70,13 @@ __device__ float element(const MatrixView& w, int row, int col) {
 }
 
 template <typename Codes>
-__global__ void embed_rows(MatrixView w, const int32_t* tokens, float scale, float* y) {
+__global__ void embed_rows(MatrixView w, TokenView tokens, float scale, float* y) {
   wait_for_inputs();
-  const int row = tokens[blockIdx.x];
+  int row = tokens.tokens[blockIdx.x];
+  if (is_in_flight(row)) {
+    const int sampled = tokens.sampled[row_in_flight(row)];
+    row = sampled >= 0 ? sampled : 0;
+  }
   for (int k = static_cast<int>(threadIdx.x); k < w.cols; k += static_cast<int>(blockDim.x))
     y[size_t{blockIdx.x} * w.cols + k] = __fmul_rn(element<Codes>(w, row, k), scale);
 }
@@ -112,8 +117,8 @@ void relayout(const KernelStream& stream, DType dtype, const std::byte* raw, con
   });
 }
 
-void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const int32_t* tokens, int32_t n, float scale,
-           float* y) {
+void embed(const KernelStream& stream, DType dtype, const MatrixView& w, const TokenView& tokens, int32_t n,
+           float scale, float* y) {
   with_codes(dtype, [&](auto codes) {
     launch(stream, {dim3(static_cast<unsigned>(n)), kThreads}, embed_rows<decltype(codes)>, w, tokens, scale, y);
   });

@@ -313,7 +313,8 @@ __device__ int32_t draw(const Row& row, const Part& part, const float4& next, ui
   return find_id(row, begin, end_of(begin, ids, row.vocab), place.rest, shared);
 }
 
-__device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRowSampling sampling) {
+__device__ void draw_row(const SampleArgs& a, uint32_t row_index, uint32_t host_row) {
+  const DeviceRowSampling sampling = a.rows[host_row];  // which was there before the step's first kernel
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
   const SamplingParams params = sampling.params;
   const bool joins = !keeps_top_k(params, a.vocab) && !(params.top_p < 1.0f) && params.temperature != 0.0f;
@@ -340,26 +341,26 @@ __device__ void draw_row(const SampleArgs& a, uint32_t row_index, const DeviceRo
     }
   }
   if (threadIdx.x != 0) return;
-  a.sampled[row_index].fault = fault;
-  a.sampled[row_index].token = token;
+  a.sampled[host_row].fault = fault;
+  a.sampled[host_row].token = a.tokens[row_index] = token;
 }
 
-__device__ void hash_row(const SampleArgs& a, uint32_t row) {
+__device__ void hash_row(const SampleArgs& a, uint32_t row, uint32_t host_row) {
   const xxh3::Chain chain;
   wait_for_inputs();
   const uint64_t* sums = a.scratch.hash_sums + size_t{row} * n_hash_blocks(a.vocab) * kHashLanes;
   const uint64_t hash =
       chain.hash(a.logits + size_t{row} * a.vocab, a.vocab, sums, *reinterpret_cast<xxh3::Shared*>(shared_memory()));
-  if (threadIdx.x == 0) a.sampled[row].hash = hash;
+  if (threadIdx.x == 0) a.sampled[host_row].hash = hash;
 }
 
 // grid [parts of a row, and one for the hash; rows]
 __global__ void __launch_bounds__(kThreads) draw_kernel(SampleArgs a) {
-  const uint32_t row = blockIdx.y;
+  const uint32_t row = blockIdx.y, host_row = *a.half * a.half_rows + row;
   if (blockIdx.x + 1 == gridDim.x)
-    hash_row(a, row);
+    hash_row(a, row, host_row);
   else
-    draw_row(a, row, a.rows[row]);  // which were there before the step's first kernel
+    draw_row(a, row, host_row);
 }
 
 // Blocks that add up a row's weights: as many as the device has room for, each with a load for each of its threads.

@@ -41,8 +41,11 @@ struct SampleScratch {
 
 struct SampleArgs {
   const float* logits = nullptr;            // [rows, vocab]
-  const DeviceRowSampling* rows = nullptr;  // [rows], of the host: read once
-  SampledRow* sampled = nullptr;            // [rows], of the host
+  const uint32_t* half = nullptr;           // 0 or 1, which of what is the host's
+  uint32_t half_rows = 0;                   // of each
+  const DeviceRowSampling* rows = nullptr;  // [2, half_rows], of the host: read once
+  SampledRow* sampled = nullptr;            // [2, half_rows], of the host
+  int32_t* tokens = nullptr;                // [rows]: those of sampled, for the next step
   uint32_t vocab = 0;                       // 1 .. kMaxSampledVocab
   SampleScratch scratch;
 };

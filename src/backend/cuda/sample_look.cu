@@ -49,7 +49,7 @@ __device__ void penalize(const float* logits, uint32_t vocab, const DeviceRowSam
 // A warp has one block of the hash, a thread eight logits of it. grid [n_looks, rows]
 __global__ void __launch_bounds__(kLookThreads) look_kernel(SampleArgs a) {
   const uint32_t row = blockIdx.y, warp = static_cast<uint32_t>(warp_id()), lane = static_cast<uint32_t>(lane_id());
-  const DeviceRowSampling sampling = a.rows[row];  // there before the step's first kernel
+  const DeviceRowSampling sampling = a.rows[*a.half * a.half_rows + row];  // there before the step's first kernel
   const bool penalizes = sampling_detail::penalizes(sampling.params);
   const xxh3::BlockSum block_sum;
   wait_for_inputs();

@@ -12,11 +12,13 @@ size_t hash_sums_of_row(uint32_t vocab) { return size_t{n_hash_blocks(vocab)} * 
 SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
     : vocab_(plan.vocab),
       context_(plan.context()),
-      rows_(kActivationMemory, options.max_logit_rows),
+      half_rows_(options.max_logit_rows),
+      rows_(kActivationMemory, size_t{2} * half_rows_),
       host_histories_(kActivationMemory, size_t{options.max_logit_rows} * context_),
       histories_(kActivationMemory, host_histories_.size()),
       penalized_(kActivationMemory, size_t{options.max_logit_rows} * vocab_),
-      sampled_(kActivationMemory, options.max_logit_rows),
+      sampled_(kActivationMemory, size_t{2} * half_rows_),
+      tokens_(kActivationMemory, half_rows_),
       hash_sums_(kActivationMemory, options.max_logit_rows * hash_sums_of_row(vocab_)),
       looks_(kActivationMemory, size_t{options.max_logit_rows} * n_looks(vocab_)),
       weights_(kActivationMemory, size_t{options.max_logit_rows} * kDrawSums),
@@ -25,12 +27,12 @@ SamplingBlock::SamplingBlock(const Plan& plan, const CompileOptions& options)
     fail("vocabulary of {} ids: the cuda backend takes up to {}", vocab_, kMaxSampledVocab);
 }
 
-void SamplingBlock::fill(std::span<const RowSampling> rows) {
-  LLORCH_CHECK(rows.size() <= rows_.size(), "{} rows to sample, at most {}", rows.size(), rows_.size());
-  n_rows_ = rows.size();
+void SamplingBlock::fill(std::span<const RowSampling> rows, uint32_t half) {
+  LLORCH_CHECK(rows.size() <= half_rows_, "{} rows to sample, at most {}", rows.size(), half_rows_);
+  n_rows_[half] = rows.size();
   n_history_ = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
-    DeviceRowSampling& row = rows_.data()[i];
+    DeviceRowSampling& row = rows_.data()[half * half_rows_ + i];
     row = {};
     row.params = rows[i].params;
     row.index = rows[i].index;
@@ -51,22 +53,22 @@ void SamplingBlock::send(const Stream& stream) {
   if (n_history_ > 0) stream.to_device(histories_.data(), host_histories_.data(), n_history_);
 }
 
-SampleArgs SamplingBlock::args(const float* logits) {
-  return {logits,
-          rows_.data(),
-          sampled_.data(),
-          vocab_,
-          {hash_sums_.data(), looks_.data(), weights_.data(), arrivals_.data()}};
+SampleArgs SamplingBlock::args(const float* logits, const uint32_t* half) {
+  return {logits,          half,
+          half_rows_,      rows_.data(),
+          sampled_.data(), tokens_.data(),
+          vocab_,          {hash_sums_.data(), looks_.data(), weights_.data(), arrivals_.data()}};
 }
 
 size_t SamplingBlock::bytes(const Plan& plan, const CompileOptions& options) {
   const size_t scratch = (hash_sums_of_row(plan.vocab) + kDrawSums) * sizeof(uint64_t) +
-                         n_looks(plan.vocab) * sizeof(Look) + sizeof(unsigned);
+                         n_looks(plan.vocab) * sizeof(Look) + sizeof(unsigned) + sizeof(int32_t);
   return options.max_logit_rows * (plan.context() * sizeof(int32_t) + plan.vocab * sizeof(float) + scratch);
 }
 
 size_t SamplingBlock::pinned_bytes(const Plan& plan, const CompileOptions& options) {
-  return options.max_logit_rows * (sizeof(DeviceRowSampling) + sizeof(SampledRow) + plan.context() * sizeof(int32_t));
+  return options.max_logit_rows *
+         (2 * (sizeof(DeviceRowSampling) + sizeof(SampledRow)) + plan.context() * sizeof(int32_t));
 }
 
 }  // namespace llorch::cuda

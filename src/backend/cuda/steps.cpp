@@ -14,8 +14,8 @@ constexpr uint32_t kBlocksPerMultiprocessorOfAttention = 2, kMaxSplits = 32;
 
 void CudaProgram::enqueue(const Stage& stage, const Embed& op) {
   const CudaWeights::Matrix& table = weights_->matrix(op.table);
-  embed(kernels_, table.dtype, table.view, batch_.view().tokens, static_cast<int32_t>(rows_of(stage)), op.scale,
-        slots_.data(op.y));
+  embed(kernels_, table.dtype, table.view, {batch_.view().tokens, sampling_.last_tokens()},
+        static_cast<int32_t>(rows_of(stage)), op.scale, slots_.data(op.y));
 }
 
 InputRows CudaProgram::input_of(const Op& op) {

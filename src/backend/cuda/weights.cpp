@@ -35,7 +35,7 @@ void CudaWeights::read_row(WeightId id, int64_t row, float* out) const {
   DeviceArray<int32_t> tokens(kActivationMemory, 1);
   DeviceArray<float> values(kActivationMemory, static_cast<size_t>(m.view.cols));
   stream.to_device(tokens.data(), &token, 1);
-  embed({stream.get()}, m.dtype, m.view, tokens.data(), 1, 1.0f, values.data());
+  embed({stream.get()}, m.dtype, m.view, {tokens.data(), nullptr}, 1, 1.0f, values.data());
   stream.to_host(out, values.data(), values.size());
   stream.synchronize();
 }

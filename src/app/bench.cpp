@@ -22,15 +22,23 @@ struct BenchFlags {
   BenchOptions run;
 };
 
-nlohmann::json to_json(const Measured& m) {
-  return {{"tokens_per_s", m.tokens_per_s},
-          {"ms_per_token", 1e3 / m.tokens_per_s},
-          {"spread", m.spread},
-          {"bytes_per_token", m.bytes_per_token},
-          {"gb_per_s", m.tokens_per_s * m.bytes_per_token / 1e9},
-          {"share_of_read_roof", m.share_of_read_roof},
-          {"gflop_per_s", m.tokens_per_s * m.flops_per_token / 1e9},
-          {"share_of_f32_peak", m.share_of_f32_peak}};
+nlohmann::json to_json(const Measured& m, bool has_matrix_share) {
+  nlohmann::json report{{"tokens_per_s", m.tokens_per_s},
+                        {"ms_per_token", 1e3 / m.tokens_per_s},
+                        {"spread", m.spread},
+                        {"bytes_per_token", m.bytes_per_token},
+                        {"gb_per_s", m.tokens_per_s * m.bytes_per_token / 1e9},
+                        {"share_of_read_roof", m.share_of_read_roof},
+                        {"gflop_per_s", m.tokens_per_s * m.flops_per_token / 1e9},
+                        {"share_of_f32_peak", m.share_of_f32_peak}};
+  if (has_matrix_share) report["share_of_matrix_roof"] = m.share_of_matrix_roof;
+  return report;
+}
+
+nlohmann::json to_json(const Roof& roof) {
+  nlohmann::json report{{"read_gb_per_s", roof.read_bytes_per_s / 1e9}, {"f32_gflop_per_s", roof.flops_per_s / 1e9}};
+  if (roof.matrix_flops_per_s > 0.0) report["matrix_gflop_per_s"] = roof.matrix_flops_per_s / 1e9;
+  return report;
 }
 
 // What outputs_match_reference() has said.
@@ -48,27 +56,39 @@ void print_table(const nlohmann::json& r) {
   std::cout << fmt::format("{}, {}, {} on {}, numerics {}\n", r["model"].get<std::string>(),
                            r["dtype"].get<std::string>(), r["backend"].get<std::string>(),
                            r["device"].get<std::string>(), r["numerics"].get<std::string>());
-  std::cout << fmt::format("roofs: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s\n",
-                           number(r["roof"]["read_gb_per_s"]), number(r["roof"]["f32_gflop_per_s"]));
+  const nlohmann::json& roof = r["roof"];
+  std::cout << fmt::format("roofs: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s{}\n",
+                           number(roof["read_gb_per_s"]), number(roof["f32_gflop_per_s"]),
+                           roof.contains("matrix_gflop_per_s") ? fmt::format(", 16-bit matrix products {:.0f} GFLOP/s",
+                                                                             number(roof["matrix_gflop_per_s"]))
+                                                               : "");
   const LoadTimes times = {number(r["context_ms"]), number(r["load_ms"]), r["load_bytes"].get<uint64_t>()};
   std::cout << to_text(times)
             << fmt::format("memory: weights {:.1f} MB, KV {:.1f} MB of {}; peak resident {:.1f} MB\n",
                            number(r["weight_bytes"]) / 1e6, number(r["kv_bytes"]) / 1e6,
                            r["kv_dtype"].get<std::string>(), number(r["peak_resident_bytes"]) / 1e6);
-  std::cout << fmt::format("{:<22}{:>10}{:>12}{:>9}{:>12}{:>12}{:>12}{:>9}\n", "work", "tok/s", "ms/token", "GB/s",
-                           "% of read", "GFLOP/s", "% of f32", "spread");
+  const bool has_matrix_share = r["prefill"].contains("share_of_matrix_roof");
+  const int matrix_width = has_matrix_share ? 13 : 0;
+  std::cout << fmt::format("{:<22}{:>10}{:>12}{:>9}{:>12}{:>12}{:>12}{:>{}}{:>9}\n", "work", "tok/s", "ms/token",
+                           "GB/s", "% of read", "GFLOP/s", "% of f32", has_matrix_share ? "% of matrix" : "",
+                           matrix_width, "spread");
   for (const char* work : {"decode", "prefill"}) {
     const nlohmann::json& m = r[work];
     const bool decode = work == std::string("decode");
-    std::cout << fmt::format("{:<22}{:>10.2f}{:>12.3f}{:>9}{:>12}{:>12.1f}{:>11.1f}%{:>8.1f}%\n",
-                             decode ? r["sequences"] == 1 ? fmt::format("decode at {}", r["context"].get<int>())
-                                                          : fmt::format("decode {} at {}", r["sequences"].get<int>(),
-                                                                        r["context"].get<int>())
-                                    : fmt::format("prefill {}", r["prompt"].get<int>()),
-                             number(m["tokens_per_s"]), number(m["ms_per_token"]),
-                             decode ? fmt::format("{:.2f}", number(m["gb_per_s"])) : "-",
-                             decode ? fmt::format("{:.1f}%", 100 * number(m["share_of_read_roof"])) : "-",
-                             number(m["gflop_per_s"]), 100 * number(m["share_of_f32_peak"]), 100 * number(m["spread"]));
+    std::string matrix_share;  // a decode of one sequence has no products of matrices
+    if (has_matrix_share)
+      matrix_share =
+          decode && r["sequences"] == 1 ? "-" : fmt::format("{:.1f}%", 100 * number(m["share_of_matrix_roof"]));
+    std::cout << fmt::format(
+        "{:<22}{:>10.2f}{:>12.3f}{:>9}{:>12}{:>12.1f}{:>11.1f}%{:>{}}{:>8.1f}%\n",
+        decode ? r["sequences"] == 1
+                     ? fmt::format("decode at {}", r["context"].get<int>())
+                     : fmt::format("decode {} at {}", r["sequences"].get<int>(), r["context"].get<int>())
+               : fmt::format("prefill {}", r["prompt"].get<int>()),
+        number(m["tokens_per_s"]), number(m["ms_per_token"]),
+        decode ? fmt::format("{:.2f}", number(m["gb_per_s"])) : "-",
+        decode ? fmt::format("{:.1f}%", 100 * number(m["share_of_read_roof"])) : "-", number(m["gflop_per_s"]),
+        100 * number(m["share_of_f32_peak"]), matrix_share, matrix_width, 100 * number(m["spread"]));
   }
   const nlohmann::json& logits = r["logits"];
   std::cout << fmt::format(
@@ -134,8 +154,9 @@ void run(BenchFlags flags) {
                         {"prompt", flags.run.prompt}};
   const BenchResult result =
       flags.model.empty() ? run_shape(*backend, flags, report) : run_file(*backend, opening.get(), flags, report);
-  report["roof"] = {{"read_gb_per_s", result.roof.read_bytes_per_s / 1e9},
-                    {"f32_gflop_per_s", result.roof.flops_per_s / 1e9}};
+  report["roof"] = to_json(result.roof);
+  // exact has float32 products.
+  const bool has_matrix_share = flags.run.numerics == Numerics::kFast && result.roof.matrix_flops_per_s > 0.0;
   report["weight_bytes"] = result.weight_bytes;
   report["program_bytes"] = result.program_bytes;
   report["kv_bytes"] = result.kv_bytes;
@@ -144,8 +165,8 @@ void run(BenchFlags flags) {
   report["load_ms"] = result.times.load_ms;
   report["load_bytes"] = result.times.bytes;
   report["load_gb_per_s"] = result.times.gb_per_s();
-  report["decode"] = to_json(result.decode);
-  report["prefill"] = to_json(result.prefill);
+  report["decode"] = to_json(result.decode, has_matrix_share);
+  report["prefill"] = to_json(result.prefill, has_matrix_share);
   const double token_us = 1e6 / result.decode.tokens_per_s;
   report["logits"] = {{"check_us", result.check_us},
                       {"hash_us", result.hash_us},

@@ -28,6 +28,7 @@ struct Measured {
   double bytes_per_token = 0;                                // counted, see decode_bytes()
   double flops_per_token = 0;                                // multiply-adds times two: matrices and attention
   double share_of_read_roof = 0.0, share_of_f32_peak = 0.0;  // of the roofs measured around each repeat
+  double share_of_matrix_roof = 0.0;                         // the same; 0: there is no such roof
 };
 
 struct BenchResult {

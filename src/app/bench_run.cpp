@@ -74,32 +74,37 @@ double median(std::vector<double> values) {
 
 // The better of two: machines drift, so each piece of work stands between two measurements of the roofs.
 Roof better(const Roof& a, const Roof& b) {
-  return {std::max(a.read_bytes_per_s, b.read_bytes_per_s), std::max(a.flops_per_s, b.flops_per_s)};
+  return {std::max(a.read_bytes_per_s, b.read_bytes_per_s), std::max(a.flops_per_s, b.flops_per_s),
+          std::max(a.matrix_flops_per_s, b.matrix_flops_per_s)};
 }
 
 // Repeats of one kind of work, each with the roofs around it.
 struct Repeats {
-  std::vector<double> seconds, read_roof, flops_roof;
+  std::vector<double> seconds;
+  std::vector<Roof> roofs;
 
   void add(double s, const Roof& roof) {
     seconds.push_back(s);
-    read_roof.push_back(roof.read_bytes_per_s);
-    flops_roof.push_back(roof.flops_per_s);
+    roofs.push_back(roof);
+  }
+
+  // The median over the repeats; 0 where there is no such roof.
+  double share_of(double Roof::*roof, double work) const {
+    std::vector<double> shares;
+    for (size_t i = 0; i < seconds.size(); ++i)
+      shares.push_back(roofs[i].*roof > 0.0 ? work / seconds[i] / (roofs[i].*roof) : 0.0);
+    return median(shares);
   }
 
   Measured measured(double tokens, double bytes_per_token, double flops_per_token) const {
     const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
-    std::vector<double> read_shares, flops_shares;
-    for (size_t i = 0; i < seconds.size(); ++i) {
-      read_shares.push_back(tokens * bytes_per_token / seconds[i] / read_roof[i]);
-      flops_shares.push_back(tokens * flops_per_token / seconds[i] / flops_roof[i]);
-    }
     return {.tokens_per_s = tokens / median(seconds),
             .spread = (*slowest - *fastest) / median(seconds),
             .bytes_per_token = bytes_per_token,
             .flops_per_token = flops_per_token,
-            .share_of_read_roof = median(read_shares),
-            .share_of_f32_peak = median(flops_shares)};
+            .share_of_read_roof = share_of(&Roof::read_bytes_per_s, tokens * bytes_per_token),
+            .share_of_f32_peak = share_of(&Roof::flops_per_s, tokens * flops_per_token),
+            .share_of_matrix_roof = share_of(&Roof::matrix_flops_per_s, tokens * flops_per_token)};
   }
 };
 
@@ -244,7 +249,7 @@ BenchResult run_bench(Backend& backend, const Plan& plan, const WeightSource& so
   sample_rows(*program, decodes_of(plan, compile.kv, options.context, options.sequences), 0);
   result.peak_resident_bytes = peak_resident_bytes();
   Repeats decodes, prefills;
-  Roof before = backend.measure_roof();
+  Roof before = result.roof = backend.measure_roof();
   // The roofs' buffers have pushed weights out of caches and address tables: a step before the clock starts brings back
   // what each step finds.
   const auto timed = [&](Repeats& repeats, const auto& work) {

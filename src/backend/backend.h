@@ -184,6 +184,9 @@ class Program {
 struct Roof {
   double read_bytes_per_s = 0.0;  // the best of several read loops over memory far larger than the caches
   double flops_per_s = 0.0;       // float32 multiply-adds from registers, counted as two operations
+  // Products of 16-bit matrices on tensor cores, from memory inside the multiprocessors, sums in float32; counted the
+  // same. 0: the device has none.
+  double matrix_flops_per_s = 0.0;
 };
 
 class Backend {

@@ -89,6 +89,19 @@ TEST(Commands, RunKeepsKeysAndValuesInTheAskedTypeOnBothBackends) {
   EXPECT_EQ(hashes.size(), 3u) << "one for each type";
 }
 
+TEST(Commands, BenchSaysNothingOfAMatrixRoofWhereThereIsNone) {
+  const std::string call = "bench --backend cpu --shape tiny --prompt 8 --context 8 --tokens 2 --repeats 1";
+  const Result text = llorch(call);
+  EXPECT_EQ(text.exit_code, 0) << text.output;
+  EXPECT_THAT(text.output, HasSubstr("f32 multiply-add"));
+  EXPECT_THAT(text.output, HasSubstr("prefill 8"));
+  EXPECT_THAT(text.output, Not(HasSubstr("matrix")));
+  const Result json = llorch(call + " --json");
+  EXPECT_EQ(json.exit_code, 0) << json.output;
+  EXPECT_THAT(json.output, HasSubstr("f32_gflop_per_s"));
+  EXPECT_THAT(json.output, Not(HasSubstr("matrix")));
+}
+
 TEST(Commands, InspectAndPlanPrintTheModel) {
   EXPECT_THAT(llorch(std::string("inspect ") + kTinyModel).output, HasSubstr("layers.1.ffn_down.weight"));
   EXPECT_THAT(llorch(std::string("plan ") + kTinyModel).output, HasSubstr("layers.1."));

@@ -53,7 +53,7 @@ class CudaBackend final : public Backend {
 
   Roof measure_roof() override {
     cuda::use_device(device_);
-    return cuda::measure_roof(n_multiprocessors_);
+    return cuda::measure_roof(n_multiprocessors_, capability_ == kFastCapability);
   }
 
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {

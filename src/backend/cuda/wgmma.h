@@ -68,6 +68,9 @@ __device__ void give_registers() {
 #define LLORCH_R8(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7"
 #define LLORCH_R10(t) LLORCH_R8(t) ",%" #t "8,%" #t "9"
 #define LLORCH_FIRST10 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9"
+#define LLORCH_R50(a, b, c, d, e) LLORCH_R10(a) "," LLORCH_R10(b) "," LLORCH_R10(c) "," LLORCH_R10(d) "," LLORCH_R10(e)
+#define LLORCH_FIRST60 LLORCH_FIRST10 "," LLORCH_R50(1, 2, 3, 4, 5)
+#define LLORCH_SECOND60 LLORCH_R10(6) "," LLORCH_R50(7, 8, 9, 10, 11)
 #define LLORCH_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define LLORCH_D8(i) LLORCH_D4(i), LLORCH_D4((i) + 4)
 #define LLORCH_D32(i) LLORCH_D8(i), LLORCH_D8((i) + 8), LLORCH_D8((i) + 16), LLORCH_D8((i) + 24)
@@ -89,10 +92,10 @@ __device__ void give_registers() {
                  "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) ",%40,%41,%42,%43,%44,%45,%46,%47",            \
                  48, 49, 50, LLORCH_D32(0), LLORCH_D8(32), LLORCH_D8(40));                                            \
   if constexpr (kN == 128)                                                                                            \
-  LLORCH_WGMMA(128, type,                                                                                             \
-               LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(4) "," LLORCH_R10( \
-                   5) ",%60,%61,%62,%63",                                                                             \
-               64, 65, 66, LLORCH_D32(0), LLORCH_D32(32))
+    LLORCH_WGMMA(128, type, LLORCH_FIRST60 ",%60,%61,%62,%63", 64, 65, 66, LLORCH_D32(0), LLORCH_D32(32));            \
+  if constexpr (kN == 256)                                                                                            \
+  LLORCH_WGMMA(256, type, LLORCH_FIRST60 "," LLORCH_SECOND60 "," LLORCH_R8(12), 128, 129, 130, LLORCH_D32(0),         \
+               LLORCH_D32(32), LLORCH_D32(64), LLORCH_D32(96))
 
 // d += x y (d = x y where it does not keep what it has). Asynchronous.
 template <DType kType, int kN>
@@ -132,10 +135,7 @@ __device__ inline void multiply(float (&d)[kN / 2], const unsigned (&a)[4], cons
     LLORCH_WGMMA_A(96, LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R8(4), 48, 49,
                    50, 51, 52, 53, 54, LLORCH_D32(0), LLORCH_D8(32), LLORCH_D8(40));
   if constexpr (kN == 128)
-    LLORCH_WGMMA_A(128,
-                   LLORCH_FIRST10 "," LLORCH_R10(1) "," LLORCH_R10(2) "," LLORCH_R10(3) "," LLORCH_R10(
-                       4) "," LLORCH_R10(5) ",%60,%61,%62,%63",
-                   64, 65, 66, 67, 68, 69, 70, LLORCH_D32(0), LLORCH_D32(32));
+    LLORCH_WGMMA_A(128, LLORCH_FIRST60 ",%60,%61,%62,%63", 64, 65, 66, 67, 68, 69, 70, LLORCH_D32(0), LLORCH_D32(32));
 #endif
 }
 

@@ -236,8 +236,12 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>)
   };
   ask(first + static_cast<uint32_t>(team));
   const Angle angle = angle_of(a, w.position, static_cast<int>(threadIdx.x) % (a.kv.head_dim / 2));
-  if (rotates) wait_for_inputs();
+  if (rotates) {
+    if (a.next == NextBegins::kAtOnce) let_next_begin();
+    wait_for_earlier();
+  }
   load_row<kQueries>(a, w, angle, s);
+  if (rotates && a.next != NextBegins::kAtOnce) let_next_begin();
   for (bool is_first = true; first < w.chunks.end; first += stride, is_first = false) {
     const uint32_t chunk = first + static_cast<uint32_t>(team);
     const bool has = chunk < w.chunks.end;

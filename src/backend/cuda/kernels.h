@@ -107,6 +107,14 @@ void pack_rows(const KernelStream& stream, const InputRows& in, int32_t n, const
 // y = the rows of x that want logits. [n, width]
 void gather_rows(const KernelStream& stream, const float* x, const uint32_t* rows, int32_t n, int32_t width, float* y);
 
+// When the kernel behind this one may begin, and ask for its weights. These are on their way early then, and in the way
+// of what this one reads.
+enum class NextBegins : uint8_t {
+  kAtOnce,
+  kWithInput,   // when what the kernels before have written is there
+  kAfterInput,  // when it has been read
+};
+
 inline constexpr int kMaxParts = 4;
 struct LinearPart {  // one of the stacked matrices
   MatrixView w;
@@ -129,9 +137,9 @@ struct LinearArgs {
   bool gates = false;
   PackedRows packed_y;  // and its int16 blocks, where they are asked for
   // Of a Linear in several types, whose kernels read the same rows and write beside each other: all but the last let
-  // the next one begin only when these rows are there; all but the first take that for granted, and end after the
-  // others.
-  bool is_first = true, is_last = true;
+  // the next one begin with their input; all but the first take that for granted, and end after the others.
+  bool is_first = true;
+  NextBegins next = NextBegins::kAtOnce;
   // Chosen by linear(): whether a block makes half a group at a time; whether it makes only one; segments, or pieces of
   // them, that a warp has under way; whether a block keeps its input for the next one.
   bool halves = false, one_task = false;
@@ -183,6 +191,7 @@ struct MemoryAhead {
 };
 
 struct AttentionArgs {
+  NextBegins next = NextBegins::kAtOnce;  // attention_of_decodes
   const float* qkv = nullptr;
   float* y = nullptr;   // [rows, n_heads * head_dim]
   PackedRows packed_y;  // and its int16 blocks, of attention_of_decodes where the head size is a multiple of 32

@@ -105,12 +105,12 @@ __device__ Place find_place(const LinearArgs& a, int task) {
 
 // The rows are there.
 __device__ inline void wait_for_rows(const LinearArgs& a) {
-  if (a.is_last) let_next_begin();
+  if (a.next == NextBegins::kAtOnce) let_next_begin();
   if (a.is_first)
     wait_for_earlier();
   else
     __threadfence();  // what the first-level cache has of them may be older
-  if (!a.is_last) let_next_begin();
+  if (a.next == NextBegins::kWithInput) let_next_begin();
 }
 
 // The tile's row, or its last one again.

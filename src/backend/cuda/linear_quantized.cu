@@ -233,6 +233,7 @@ __global__ void __launch_bounds__(kLinearThreads<Codes, kRows>)
   else
     wait_for_copies<1>();
   input.begin();
+  if (a.next == NextBegins::kAfterInput) let_next_begin();
   int visit = 0;
   for (int task = 0; task < stream.n_tasks; ++task) {
     const Place place = find_place<kRows>(a, task);

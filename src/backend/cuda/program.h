@@ -104,6 +104,7 @@ class CudaProgram final : public Program {
   const Device device_;
   const Stream stream_;
   const KernelStream kernels_;  // stream_
+  const bool few_weights_;
   const uint32_t heads_per_tile_;
   DeviceSlots slots_;
   BatchBlock batch_;
@@ -126,8 +127,9 @@ class CudaProgram final : public Program {
     PackedRows view() { return {q.data(), d.data(), sums.data()}; }
   };
   Packed packed_[ScratchSizes::kPacked];
-  size_t packed_last_ = 0;             // which of them was made last
-  std::optional<SlotId> packed_slot_;  // and of which slot
+  std::optional<GatherRows> left_out_;  // of this step: who reads its output reads its input
+  size_t packed_last_ = 0;              // which of them was made last
+  std::optional<SlotId> packed_slot_;   // and of which slot
   DeviceArray<float> attention_partial_;
   DeviceArray<unsigned> attention_arrivals_;
   uint32_t max_split_tiles_ = 0;  // of attention, for which there is room

@@ -21,7 +21,7 @@ void CudaProgram::enqueue(const Stage& stage, const Embed& op) {
 InputRows CudaProgram::input_of(const Op& op) {
   InputRows in;
   const SlotId x = *input_slot(op);
-  in.x = slots_.data(x);
+  in.x = slots_.data(left_out_ && left_out_->y == x ? left_out_->x : x);
   in.stride = in.cols = static_cast<int32_t>(width(x));
   if (const auto* norm = std::get_if<RmsNorm>(&op)) {
     in.prepare = Prepare::kRmsNorm;
@@ -42,7 +42,15 @@ void CudaProgram::enqueue(const Stage& stage, const GatedAct& op) {
   prepare_rows(kernels_, input_of(op), static_cast<int32_t>(rows_of(stage)), slots_.data(op.y));
 }
 
+// Of rows that all want logits it is a copy, which the step that reads it does without.
 void CudaProgram::enqueue(const Stage& stage, const GatherRows& op) {
+  const bool is_overwritten =
+      std::any_of(plan_.steps.begin() + static_cast<ptrdiff_t>(stage.step) + 1, plan_.steps.end(),
+                  [&](const Step& s) { return output_slot(s.op) == op.x || output_slot(s.op) == op.y; });
+  if (batch_.is_decode() && !stage.shown && !is_overwritten) {
+    left_out_ = op;
+    return;
+  }
   gather_rows(kernels_, slots_.data(op.x), batch_.view().logit_rows, static_cast<int32_t>(rows_of(stage)),
               static_cast<int32_t>(width(op.x)), slots_.data(op.y));
 }
@@ -110,7 +118,10 @@ void CudaProgram::enqueue(const Stage& stage, const Linear& op) {
     args.gates = stage.then != nullptr;
     if (args.gates && stage.packs) args.packed_y = pack_for(y);
     args.is_first = args.parts[0].column == 0;
-    args.is_last = i == op.weights.size();
+    if (i < op.weights.size())
+      args.next = NextBegins::kWithInput;
+    else if (rows == 1 && few_weights_ && in.prepare == Prepare::kRmsNorm)
+      args.next = NextBegins::kAfterInput;
     linear(kernels_, dtype, args);
   }
 }
@@ -216,6 +227,7 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   args.heads_per_tile = static_cast<int32_t>(heads);
   args.n_splits = attention_splits(rows, tiles());
   if (rows == 1) args.ahead = weights_behind(stage);
+  if (rows == 1 && few_weights_) args.next = NextBegins::kAfterInput;
   attention_of_decodes(kernels_, args);
 }
 

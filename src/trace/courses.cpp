@@ -158,6 +158,7 @@ Course company(const CourseTokens& tokens, bool scatter) {
   writer.batch({{Who::kOther, 1}, {Who::kWatched, 11}});
   writer.batch({{Who::kWatched, 1}, {Who::kOther, 1}});
   writer.batch({{Who::kOther, 1}, {Who::kWatched, 1}});
+  writer.decode(1);  // after decodes of two, which a backend may have recorded
   writer.batch({{Who::kWatched, writer.left()}, {Who::kOther, 20}}, Logits::kLastRow);
   return std::move(writer).take();
 }

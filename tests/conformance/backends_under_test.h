@@ -1,4 +1,4 @@
-// Which backends a conformance program tests: one source file for each kind says it (cpu_under_test.cpp,
+// Which backends a conformance or golden program tests: one source file for each kind says it (cpu_under_test.cpp,
 // cuda_under_test.cpp), the tests are the same.
 #pragma once
 
@@ -28,7 +28,7 @@ std::unique_ptr<Backend> one_backend();
 std::string why_none();
 
 // Run the short set: no batch above 17 rows but in attention, each attention case with one of its nine page sizes and
-// KV types. All verbs, dtypes and widths stay. For emulators.
+// KV types. All verbs, dtypes and widths stay. Golden prompts: no long one. For emulators.
 bool is_short_set();
 
 }  // namespace llorch::test

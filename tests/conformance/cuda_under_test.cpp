@@ -37,7 +37,7 @@ std::unique_ptr<Backend> one_backend() { return make_cuda_backend({}); }
 
 std::string why_none() {
   const auto missing = cuda_is_missing();
-  return missing ? "conformance of cuda was not run: " + *missing : std::string();
+  return missing ? "cuda was not run: " + *missing : std::string();
 }
 
 bool is_short_set() {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -64,12 +65,12 @@ inline constexpr cuda_emulator::Index<&cuda_emulator::Lane::grid_size> gridDim{}
 
 // Device functions.
 inline void __syncthreads() { cuda_emulator::block_barrier(); }
-inline void __syncwarp() { cuda_emulator::exchange(0, 0); }
+inline void __syncwarp() { cuda_emulator::exchange(0); }
 inline void __threadfence() {}
 template <typename T>
 T __shfl_sync(unsigned, T value, int source) {
   static_assert(sizeof(T) == 4);
-  return std::bit_cast<T>(cuda_emulator::exchange(std::bit_cast<uint32_t>(value), source & 31));
+  return std::bit_cast<T>(cuda_emulator::exchange(std::bit_cast<uint32_t>(value))[source & 31]);
 }
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int by) {
@@ -80,13 +81,14 @@ T __shfl_down_sync(unsigned mask, T value, int by) {
   const int source = cuda_emulator::lane().lane + by;
   return __shfl_sync(mask, value, source < 32 ? source : cuda_emulator::lane().lane);
 }
-inline int __reduce_add_sync(unsigned mask, int value) {
-  for (int by = 16; by > 0; by /= 2) value += __shfl_xor_sync(mask, value, by);
-  return value;
+// One exchange, not five: exchanges are most of an emulated kernel's time.
+inline int __reduce_add_sync(unsigned, int value) {
+  const uint32_t* all = cuda_emulator::exchange(std::bit_cast<uint32_t>(value));
+  return std::bit_cast<int>(std::accumulate(all, all + 32, 0u));
 }
-inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
-  for (int by = 16; by > 0; by /= 2) value = std::max(value, __shfl_xor_sync(mask, value, by));
-  return value;
+inline unsigned __reduce_max_sync(unsigned, unsigned value) {
+  const uint32_t* all = cuda_emulator::exchange(value);
+  return *std::max_element(all, all + 32);
 }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -149,7 +149,7 @@ class Executor {
   const void* const* share(const void* mine) {
     auto& pointers = shared_pointers_[static_cast<size_t>(running_->lane.warp)];
     pointers[static_cast<size_t>(running_->lane.lane)] = mine;
-    exchange(0, 0);
+    exchange(0);
     return pointers.data();
   }
   void poll() {
@@ -169,14 +169,14 @@ class Executor {
       for (const Fiber::Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
   }
 
-  uint32_t exchange(uint32_t value, int source) {
+  const uint32_t* exchange(uint32_t value) {
     Fiber& f = *running_;
     // A lane may be one exchange ahead of one that has not read yet, never two.
     auto& slots = slots_[static_cast<size_t>(f.lane.warp)][f.exchanges++ % 2];
     slots[static_cast<size_t>(f.lane.lane)] = value;
     f.state = State::kAtExchange;
     leave();
-    return slots[static_cast<size_t>(source)];
+    return slots.data();
   }
 
  private:
@@ -311,7 +311,7 @@ class Executor {
 
 void execute(const Launch& launch) { Executor::current().execute(launch); }
 void block_barrier() { Executor::current().block_barrier(); }
-uint32_t exchange(uint32_t value, int source) { return Executor::current().exchange(value, source); }
+const uint32_t* exchange(uint32_t value) { return Executor::current().exchange(value); }
 unsigned char* dynamic_shared() { return Executor::current().shared(); }
 const void* const* share(const void* mine) { return Executor::current().share(mine); }
 void poll() { Executor::current().poll(); }

@@ -41,11 +41,11 @@ void execute(const Launch& launch);
 // For code inside kernels.
 inline constinit thread_local Lane* running_lane = nullptr;
 inline Lane& lane() { return *running_lane; }
-void block_barrier();                           // __syncthreads
-uint32_t exchange(uint32_t value, int source);  // all lanes of a warp give a value, each gets its source's
-unsigned char* dynamic_shared();                // of the block, 16-byte aligned
+void block_barrier();             // __syncthreads
+unsigned char* dynamic_shared();  // of the block, 16-byte aligned
 
-// All lanes of a warp give a pointer; each gets those of all, until its next exchange.
+// All lanes of a warp give a value, or a pointer; each gets those of all, until its next exchange.
+const uint32_t* exchange(uint32_t value);
 const void* const* share(const void* mine);
 
 // For barriers in shared memory: lets the other threads run, until something may have changed; and says that it has.

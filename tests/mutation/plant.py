@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants the bugs of a table (planted_bugs.txt says how it is written) into copies of sources; each sleeps behind a switch.
+"""Plants the bugs of a table (planted_bugs.txt says how one is written) into copies of sources; each sleeps behind a switch.
 
 Usage: plant.py files TABLE                  the sources that the table names, one a line
        plant.py copy TABLE SRC OUT HEADER    writes their copies, and OUT/planted_bugs.h, the table for the test program
@@ -14,7 +14,6 @@ import re
 import sys
 
 KEYS = ("bug", "file", "model", "step")
-BEGIN, END = "<!-- planted bugs: made by tests/mutation/plant.py -->", "<!-- end of planted bugs -->"
 
 
 @dataclasses.dataclass
@@ -123,12 +122,18 @@ def markdown(bugs):
     return "\n".join(["| bug | in | named |", "|---|---|---|"] + rows)
 
 
-def documented(page, bugs):
-    """The page with its table as it should be."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise TableError(f"the page lacks its lines {BEGIN} and {END}")
-    head, rest = page.split(BEGIN)
-    return f"{head}{BEGIN}\n{markdown(bugs)}\n{END}{rest.split(END)[1]}"
+def marks(table):
+    """The lines around what a page shows of a table, given by its file's name."""
+    return f"<!-- {table}: made by tests/mutation/plant.py -->", f"<!-- end of {table} -->"
+
+
+def documented(page, bugs, table):
+    """The page with the table as it should be."""
+    begin, end = marks(table)
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise TableError(f"the page lacks its lines {begin} and {end}")
+    head, rest = page.split(begin)
+    return f"{head}{begin}\n{markdown(bugs)}\n{end}{rest.split(end)[1]}"
 
 
 def main(arguments):
@@ -141,7 +146,7 @@ def main(arguments):
     elif command == "docs":
         page = pathlib.Path(rest[0])
         now = page.read_text(encoding="utf-8")
-        wanted = documented(now, bugs)
+        wanted = documented(now, bugs, pathlib.Path(table).name)
         if "--write" in rest:
             page.write_text(wanted, encoding="utf-8")
         elif now != wanted:

@@ -66,12 +66,14 @@ class PlantTest(unittest.TestCase):
 
     def test_a_page_shows_the_table(self):
         bugs = plant.parse(HEAD + "- a\n+ b\n")
-        page = f"before\n{plant.BEGIN}\nold\n{plant.END}\nafter\n"
-        shown = plant.documented(page, bugs)
+        begin, end = plant.marks("bugs.txt")
+        page = f"before\n{begin}\nold\n{end}\nafter\n"
+        shown = plant.documented(page, bugs, "bugs.txt")
         self.assertIn("| it is wrong | `a.cpp` | `embed` |", shown)
         self.assertTrue(shown.startswith("before\n") and shown.endswith("after\n"))
-        self.assertEqual(plant.documented(shown, bugs), shown)
-        self.assert_error("lacks its lines", plant.documented, "no table\n", bugs)
+        self.assertEqual(plant.documented(shown, bugs, "bugs.txt"), shown)
+        for other in ("no table\n", shown):
+            self.assert_error("lacks its lines", plant.documented, other, bugs, "others.txt")
 
 
 if __name__ == "__main__":

@@ -114,13 +114,14 @@ void sample_rows(Program& program, const Batch& batch, uint32_t index) {
   program.sample(batch, std::vector<RowSampling>(batch.logit_rows.size(), sampling));
 }
 
-// Decodes one after the other, each begun while the one before it runs if the program can, as the engine has it: from
-// the second on with the tokens that are sampled.
+// Decodes one after the other, few sequences' begun while the one before runs if the program can, as the engine has it:
+// these with the tokens that are sampled.
 void decode_all(Program& program, const BenchOptions& options) {
+  const uint32_t n_in_flight = options.sequences <= Program::kMaxRowsAhead ? program.max_in_flight() : 1;
   std::vector<Batch> batches;
   for (uint32_t i = 0; i < options.tokens; ++i) {
     batches.push_back(decodes_of(program.plan(), program.options().kv, options.context + i, options.sequences));
-    if (i == 0 || program.max_in_flight() == 1) continue;
+    if (i == 0 || n_in_flight == 1) continue;
     for (uint32_t row = 0; row < options.sequences; ++row) batches[i].tokens[row] = token_of_row_in_flight(row);
   }
   std::vector<std::vector<RowSampling>> rows;
@@ -129,7 +130,7 @@ void decode_all(Program& program, const BenchOptions& options) {
   uint32_t n_finished = 0;
   for (uint32_t i = 0; i < options.tokens; ++i) {
     program.start(batches[i], rows[i]);
-    if (i + 1 - n_finished < program.max_in_flight()) continue;
+    if (i + 1 - n_finished < n_in_flight) continue;
     program.finish();
     ++n_finished;
   }

@@ -139,8 +139,8 @@ class Program {
  public:
   virtual ~Program() = default;
 
-  // Runs every step for every row; not while a step of start() is in flight. Returns logits [batch.logit_rows, vocab], valid until the next run. Throws StepError
-  // when a step fails.
+  // Runs every step for every row; not while a step of start() is in flight. Returns logits [batch.logit_rows, vocab],
+  // valid until the next run. Throws StepError when a step fails.
   virtual std::span<const float> run(const Batch& batch) = 0;
 
   // run(), after which each of its rows of logits is checked, hashed and sampled: rows[i] says how for
@@ -150,6 +150,10 @@ class Program {
   // start() that throws has no finish(). Without overrides all is done in finish(), on the host, to the logits that
   // run() returns; a device overrides both with the same bits, so that no logits travel.
   virtual uint32_t max_in_flight() const { return 1; }  // 1 or 2
+  // Decodes of up to so many rows are worth a second step in flight. Those of more take so long that the host's time
+  // between them does not count (32 and 256 clients of an H100: no token a second more), and who arrives waits for
+  // both.
+  static constexpr uint32_t kMaxRowsAhead = 8;
   virtual void start(const Batch& batch, std::span<const RowSampling> rows);
   virtual std::span<const SampledRow> finish();
 

@@ -12,12 +12,14 @@
 
 namespace llorch {
 
-// Behind another one only if that has decodes alone: so that nobody waits for two long steps; and if no sampling asks
-// for the tokens that it has not given yet.
+// Behind another one only if that has few decodes alone: so that nobody waits for two long steps; and if no sampling
+// asks for the tokens that it has not given yet.
 bool Engine::may_start() const {
   if (flights_.empty()) return true;
   const Flight& last = flights_.back();
-  return !last.failed && flights_.size() < program_->max_in_flight() && last.sampled.size() == last.step.batch.rows() &&
+  const uint32_t rows = last.step.batch.rows();
+  return !last.failed && flights_.size() < program_->max_in_flight() && rows <= Program::kMaxRowsAhead &&
+         last.sampled.size() == rows &&
          std::none_of(last.samplings.begin(), last.samplings.end(),
                       [](const RowSampling& row) { return sampling_detail::penalizes(row.params); });
 }

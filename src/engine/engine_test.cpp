@@ -285,44 +285,6 @@ TEST(Engine, ALostDeviceEndsEverythingButTheProcess) {
   EXPECT_FALSE(engine->stats().healthy);
 }
 
-// Sinks hear of a step's tokens while the program computes the next step; behind a step of decodes the next one is
-// started before that ends, if the program can: not behind the prompt, and none for tokens beyond max_tokens.
-void expect_history(uint32_t max_in_flight, const std::vector<std::string>& expected) {
-  struct Device : FakeProgram {
-    Device(FakeOptions options, std::vector<std::string>& history)
-        : FakeProgram(std::move(options)), history_(history) {}
-    void start(const Batch& batch, std::span<const RowSampling> rows) override {
-      history_.emplace_back("start");
-      FakeProgram::start(batch, rows);
-    }
-    std::span<const SampledRow> finish() override {
-      history_.emplace_back("finish");
-      return FakeProgram::finish();
-    }
-    std::vector<std::string>& history_;
-  };
-  std::vector<std::string> history;
-  FakeOptions fake;
-  fake.max_in_flight = max_in_flight;
-  Engine engine(std::make_unique<Device>(fake, history), {});
-  const Request request = make_request(5, 3);
-  const Client client(engine, request, [&](const Event& event) {
-    if (const auto* token = std::get_if<TokenEvent>(&event)) history.push_back(fmt::format("token {}", token->index));
-    if (std::holds_alternative<FinishEvent>(event)) history.emplace_back("end");
-  });
-  EXPECT_EQ(client.result(), fake_result(request, 50));
-  engine.stop();  // the sink of the end has returned
-  EXPECT_EQ(history, expected);
-}
-
-TEST(Engine, TellsTokensWhileTheNextStepRuns) {
-  expect_history(1, {"start", "finish", "start", "token 0", "finish", "start", "token 1", "finish", "token 2", "end"});
-}
-
-TEST(Engine, StartsAStepWhileDecodesRun) {
-  expect_history(2, {"start", "finish", "start", "start", "token 0", "finish", "token 1", "finish", "token 2", "end"});
-}
-
 // What start() throws is what its step fails with; the next step is as good as ever.
 TEST(Engine, AStepThatCannotStartEndsItsSequences) {
   struct Device : FakeProgram {

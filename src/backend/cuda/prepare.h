@@ -31,7 +31,7 @@ __device__ inline float inverse_norm(const float* x, int cols, float eps) {
       if (i * kWarp < left) partial = __fmaf_rn(values[i], values[i], partial);
   }
   const float mean = __fdiv_rn(tree_sum(partial), static_cast<float>(cols));
-  return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));
+  return __frcp_rn(__fsqrt_rn(__fadd_rn(mean, eps)));  // as a division, and shorter
 }
 
 __device__ inline float normalized(float x, float inverse, float weight) {

@@ -73,6 +73,7 @@ class Product {
     const auto room = static_cast<size_t>(kRows + 2 * kTileRows);
     DeviceArray<uint4> units(kActivationMemory, room * static_cast<size_t>(n_units));
     DeviceArray<float> scale(kActivationMemory, room);
+    stream_.fill_bytes(scale.data(), 0, scale.bytes());
     TensorLinearArgs args = prepared(tile_rows, n_shares, {scale.data(), 400.0f});
     args.gated = {units.data(), scale.data(), n_units, gated_rows};
     linear_on_tensor_cores(stream(), DType::kF16, args);
@@ -119,6 +120,7 @@ class Product {
     const int32_t n_units = half_units(kCols);
     units_ = DeviceArray<uint4>(kActivationMemory, static_cast<size_t>((kRows + kTileRows) * n_units));
     scale_ = DeviceArray<float>(kActivationMemory, kRows + kTileRows);
+    stream_.fill_bytes(scale_.data(), 0, scale_.bytes());  // a tile has more rows
     TensorLinearArgs args = args_;
     args.x = {units_.data(), scale_.data(), n_units, tile_rows};
     args.n_shares = n_shares;

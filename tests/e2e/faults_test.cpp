@@ -169,7 +169,7 @@ TEST_F(Faults, ABugOutsideTheStepsEndsTheWorkerForItsSupervisor) {
   EXPECT_EQ(error["code"], "WORKER_FAULT");
   EXPECT_EQ(error["message"], "A bug has stopped the engine.");
   ASSERT_EQ(error["cause"].size(), 1u);
-  EXPECT_THAT(error["cause"][0].get<std::string>(), HasSubstr("src/engine/engine.cpp:"));
+  EXPECT_THAT(error["cause"][0].get<std::string>(), HasSubstr("src/engine/engine_step.cpp:"));
   EXPECT_EQ(worker.wait(), 3);
   const json line = last_words(worker);
   EXPECT_EQ(line["code"], "WORKER_FAULT");

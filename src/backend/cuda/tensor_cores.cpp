@@ -92,6 +92,8 @@ TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const Com
   }
   stream.fill_bytes(zeros_.data(), 0, zeros_.bytes());
   stream.fill_bytes(arrivals_.data(), 0, arrivals_.bytes());
+  // Scales of rows that a tile has and a batch has not are read, and used for nothing.
+  for (Buffer* buffer : {&rows_, &gated_}) stream.fill_bytes(buffer->scale.data(), 0, buffer->scale.bytes());
   stream.synchronize();
 }
 

@@ -233,6 +233,7 @@ void Engine::break_down(FailEvent failed) {
   }
   flights_.clear();
   for (std::unique_ptr<Sequence>& sequence : scheduler_.clear()) {
+    sequence->forget_unknown();
     FailEvent event = *broken_;
     event.logits_hash = sequence->logits_hash.value();
     --n_alive_;

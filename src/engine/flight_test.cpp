@@ -79,5 +79,37 @@ TEST(Flight, AStepThatCannotStartLosesNoTokenOfTheOneBefore) {
             (Strings{"start", "finish", "start", "start", "token 0", "finish", "token 1", "failed"}));
 }
 
+// Records have the tokens that were told, whatever was in flight: in a step that fails, when the device is lost, and
+// when a bug (a finish() without rows) ends everything.
+TEST(Flight, ARecordHasNoTokenThatNobodyKnows) {
+  struct Broken : FakeProgram {
+    explicit Broken(std::optional<ErrorCode> code) : FakeProgram(FakeOptions()), code_(code) {}
+    std::span<const SampledRow> finish() override {
+      const std::span<const SampledRow> rows = FakeProgram::finish();
+      if (n_left_-- > 0) return rows;
+      if (code_) throw CodedError(*code_, "injected");
+      return {};
+    }
+    std::optional<ErrorCode> code_;
+    int n_left_ = 2;
+  };
+  for (const std::optional<ErrorCode> code : {std::optional(ErrorCode::kInferenceFailed),
+                                              std::optional(ErrorCode::kDeviceLost), std::optional<ErrorCode>()}) {
+    std::vector<int32_t> recorded;
+    EngineOptions options;
+    options.on_record = [&](const SequenceRecord& record) { recorded = record.tokens; };
+    Engine engine(std::make_unique<Broken>(code), options);
+    Request request = make_request();
+    request.max_tokens = 9;
+    const Client client(engine, request);
+    EXPECT_FALSE(client.code().empty());
+    engine.stop();
+    std::vector<int32_t> told = request.tokens;
+    told.insert(told.end(), client.tokens().begin(), client.tokens().end());
+    EXPECT_EQ(recorded, told);
+    EXPECT_EQ(client.tokens().size(), 2u);
+  }
+}
+
 }  // namespace
 }  // namespace llorch

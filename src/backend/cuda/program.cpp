@@ -12,18 +12,22 @@ namespace {
 // Decodes of more rows are launched kernel by kernel: their kernels take longer than a launch.
 constexpr uint32_t kMaxGraphRows = 64;
 
-// Bytes of a layer's weights up to which kernels need not begin as early as they can: on an H100 decodes of 30 MB a
-// layer (Q5_0, TinyLlama's shape) gain by it, of 36 MB (Q6_K) they lose.
+// Bytes of a layer's quantized weights up to which kernels need not begin as early as they can: on an H100 decodes of
+// 30 MB a layer (Q5_0, TinyLlama's shape) gain by it, of 36 MB (Q6_K) they lose.
 constexpr size_t kFewWeights = size_t{32} << 20;
 
-size_t bytes_of_layer(const Plan& plan) {
+bool has_few_weights(const Plan& plan) {
   size_t bytes = 0;
-  for (const Step& step : plan.steps)
-    if (const auto* linear = std::get_if<Linear>(&step.op); linear != nullptr && linear->y != plan.logits())
-      for (const WeightId id : linear->weights)
-        bytes +=
-            static_cast<size_t>(plan.weight(id).shape[0]) * row_bytes(plan.weight(id).dtype, plan.weight(id).shape[1]);
-  return bytes / std::max<uint32_t>(1, plan.n_layers);
+  for (const Step& step : plan.steps) {
+    const auto* linear = std::get_if<Linear>(&step.op);
+    if (linear == nullptr || linear->y == plan.logits()) continue;
+    for (const WeightId id : linear->weights) {
+      const Weight& w = plan.weight(id);
+      if (!is_quantized(w.dtype)) return false;
+      bytes += static_cast<size_t>(w.shape[0]) * row_bytes(w.dtype, w.shape[1]);
+    }
+  }
+  return bytes <= kFewWeights * plan.n_layers;
 }
 
 }  // namespace
@@ -35,7 +39,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       weights_(std::move(weights)),
       device_(std::move(device)),
       kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
-      few_weights_(bytes_of_layer(plan_) <= kFewWeights),
+      few_weights_(has_few_weights(plan_)),
       heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
       batch_(plan_, options_, std::max<uint32_t>(1, kMaxQueries / heads_per_tile_), kTensorQueries / heads_per_tile_),

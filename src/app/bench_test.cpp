@@ -4,31 +4,18 @@
 #include <gtest/gtest.h>
 
 #include "app/shapes.h"
-#include "backend/reference/reference_backend.h"
+#include "backend/reference/forwarding_backend_for_test.h"
 
 namespace llorch {
 namespace {
 
 // The scalar reference on a machine whose roofs are given: as many as are measured.
-class Given final : public Backend {
+class Given final : public ForwardingBackend {
  public:
   explicit Given(std::vector<Roof> roofs) : roofs_(std::move(roofs)) {}
-
-  BackendInfo info() const override { return inner_->info(); }
   Roof measure_roof() override { return roofs_.at(n_measured_++); }
-  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
-    return inner_->memory_needs(plan, options);
-  }
-  std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
-    return inner_->place(plan, source);
-  }
-  std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
-                                   const CompileOptions& options) override {
-    return inner_->compile(plan, std::move(weights), options);
-  }
 
  private:
-  const std::unique_ptr<Backend> inner_ = make_reference_backend();
   const std::vector<Roof> roofs_;
   size_t n_measured_ = 0;
 };

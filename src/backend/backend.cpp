@@ -69,10 +69,16 @@ void Program::start(const Batch& batch, std::span<const RowSampling> rows) {
 std::span<const SampledRow> Program::finish() {
   LLORCH_CHECK(!started_.empty(), "nothing was started");
   const std::span<const RowSampling> rows = started_.front().rows;
-  Batch batch = *started_.front().batch;
+  const Batch* started = started_.front().batch;
   started_.pop_front();
-  for (int32_t& token : batch.tokens)
-    if (is_in_flight(token)) token = std::max(0, sampled_.at(row_in_flight(token)).token);
+  Batch known;  // a copy only where there are tokens to put in
+  if (std::any_of(started->tokens.begin(), started->tokens.end(), is_in_flight)) {
+    known = *started;
+    for (int32_t& token : known.tokens)
+      if (is_in_flight(token)) token = std::max(0, sampled_.at(row_in_flight(token)).token);
+    started = &known;
+  }
+  const Batch& batch = *started;
   const size_t vocab = plan().vocab;
   const std::span<const float> logits = run(batch);
   LLORCH_CHECK(rows.size() == batch.logit_rows.size() && logits.size() == rows.size() * vocab,

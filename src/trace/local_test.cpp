@@ -6,7 +6,7 @@
 #include <functional>
 
 #include "backend/cpu/cpu_backend.h"
-#include "backend/reference/reference_backend.h"
+#include "backend/reference/forwarding_backend_for_test.h"
 #include "trace/diff.h"
 #include "trace/tiny_model_for_test.h"
 
@@ -16,27 +16,17 @@ namespace {
 using ::testing::ElementsAre;
 
 // The scalar reference, with some numbers of every plan that it compiles changed first.
-class Planted : public Backend {
+class Planted : public ForwardingBackend {
  public:
   explicit Planted(std::function<void(Plan&)> plant) : plant_(std::move(plant)) {}
-
-  BackendInfo info() const override { return inner_->info(); }
-  Roof measure_roof() override { return {}; }
-  std::vector<MemoryNeed> memory_needs(const Plan& plan, const CompileOptions& options) const override {
-    return inner_->memory_needs(plan, options);
-  }
-  std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
-    return inner_->place(plan, source);
-  }
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
                                    const CompileOptions& options) override {
     Plan changed = plan;
     plant_(changed);
-    return inner_->compile(changed, std::move(weights), options);
+    return ForwardingBackend::compile(changed, std::move(weights), options);
   }
 
  private:
-  std::unique_ptr<Backend> inner_ = make_reference_backend();
   std::function<void(Plan&)> plant_;
 };
 

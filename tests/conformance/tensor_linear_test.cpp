@@ -62,7 +62,7 @@ class Product {
     args.y = device_y.data();
     args.accumulate = true;
     args.leaves_shares = leaves;
-    linear_on_tensor_cores(stream(), DType::kF16, args);
+    linear_on_tensor_cores(stream(), args);
     const size_t n = y.size();
     return leaves ? to_host(stream_, partial_, n * static_cast<size_t>(n_shares)) : to_host(stream_, device_y, n);
   }
@@ -76,7 +76,7 @@ class Product {
     stream_.fill_bytes(scale.data(), 0, scale.bytes());
     TensorLinearArgs args = prepared(tile_rows, n_shares, {scale.data(), 400.0f});
     args.gated = {units.data(), scale.data(), n_units, gated_rows};
-    linear_on_tensor_cores(stream(), DType::kF16, args);
+    linear_on_tensor_cores(stream(), args);
     const std::vector<uint4> all = to_host(stream_, units, units.size());
     const std::vector<float> scales = to_host(stream_, scale, kRows);
     std::vector<float> rows;
@@ -112,7 +112,7 @@ class Product {
     w.rows = n;
     w.cols = kCols;
     w.units_per_row = units;
-    args_.parts[args_.n_parts++] = {w, nullptr, args_.n_groups, static_cast<int32_t>(w_.size()) / kCols - n};
+    args_.parts[args_.n_parts++] = {{w, nullptr, args_.n_groups, static_cast<int32_t>(w_.size()) / kCols - n}};
     args_.n_groups += groups;
   }
 

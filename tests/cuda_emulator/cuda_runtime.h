@@ -102,6 +102,13 @@ inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyint(a));
 inline int __clzll(long long a) { return std::countl_zero(static_cast<unsigned long long>(a)); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
+// Byte i of the result is the one of b:a that nibble i of the selector names.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  unsigned out = 0;
+  for (int i = 0; i < 4; ++i) out |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7u) * 8 & 0xffu) << 8 * i;
+  return out;
+}
 // Two of a's int16 times bytes 0 and 1 (lo) or 2 and 3 (hi) of b, plus c.
 inline int __dp2a_lo(int a, int b, int c) {
   return c + static_cast<int16_t>(a) * static_cast<int8_t>(b) + (a >> 16) * static_cast<int8_t>(b >> 8);
@@ -126,6 +133,11 @@ void __stcg(T* p, const T& value) {
 inline unsigned atomicAdd(unsigned* at, unsigned by) {
   const unsigned before = *at;
   *at += by;
+  return before;
+}
+inline unsigned atomicMax(unsigned* at, unsigned value) {
+  const unsigned before = *at;
+  if (value > before) *at = value;
   return before;
 }
 

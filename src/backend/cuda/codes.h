@@ -59,9 +59,9 @@ struct FloatCodes<DType::kBF16> {
 };
 
 // Block-quantized types. kUnits units hold a block of 32, kHighUnits a segment's high bits. words() gives the codes of
-// block b (0..7) of a segment as signed bytes in ascending k; the exact product sum is that of the bytes divided by
-// 2^kShift, less kOffset times the sum of the activations. store() is the way from the block of 32 that begins at
-// element `first` of a file's block. Scales is one of scales.h.
+// block b (0..7) of a segment as signed bytes (kSigned: some are negative) in ascending k; the exact product sum is
+// that of the bytes divided by 2^kShift, less kOffset times the sum of the activations. store() is the way from the
+// block of 32 that begins at element `first` of a file's block. Scales is one of scales.h.
 template <DType kType>
 struct BlockCodes;
 
@@ -70,6 +70,7 @@ struct BlockCodes<DType::kQ8_0> {
   using Block = BlockQ8_0;
   using Scales = BlockScales;
   static constexpr int kUnits = 2, kHighUnits = 0, kOffset = 0, kShift = 0;
+  static constexpr bool kSigned = true;
   __device__ static void words(const uint4* u, const uint4*, int, int (&w)[kWordsPerBlock]) {
     const unsigned raw[8] = {u[0].x, u[0].y, u[0].z, u[0].w, u[1].x, u[1].y, u[1].z, u[1].w};
     for (int i = 0; i < kWordsPerBlock; ++i) w[i] = static_cast<int>(raw[i]);
@@ -91,6 +92,7 @@ struct NibbleCodes {
   using Block = B;
   using Scales = S;
   static constexpr int kUnits = 1, kHighUnits = 2 * kHighBits, kOffset = kCodeOffset, kShift = kCodeShift;
+  static constexpr bool kSigned = kShift != 0;
 
   __device__ static void words(const uint4* u, const uint4* highs, int b, int (&w)[kWordsPerBlock]) {
     constexpr unsigned kLow = 0x0f0f0f0fu << kShift, kHigh = kHighBits == 1 ? 0x10101010u : 0x30303030u << kShift;

@@ -7,7 +7,6 @@
 // binades of full precision, so a bound that is too large by some costs nothing.
 #include <type_traits>
 
-#include "backend/cuda/codes.h"
 #include "backend/cuda/half_rows.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/prepare.h"
@@ -170,19 +169,6 @@ __global__ void __launch_bounds__(kRows* kThreadsOfRow, 1024 / (kRows * kThreads
         kType == DType::kBF16 ? 1.0f : half_scale(exponent_above(made.squares) + exponent_above(gated.weights) + 1);
 }
 
-// A block is a group, a thread a row.
-template <DType kType>
-__global__ void row_squares_kernel(MatrixView w, float* out) {
-  float sum = 0.0f;
-  for (int u = 0; u < w.units_per_row; ++u) {
-    float values[8];
-    FloatCodes<kType>::widen(w.units[(size_t{blockIdx.x} * w.units_per_row + u) * kGroup + threadIdx.x], values);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum = __fmaf_rn(values[i], values[i], sum);
-  }
-  out[size_t{blockIdx.x} * kGroup + threadIdx.x] = sum;
-}
-
 template <DType kType, Prepare kPrepare>
 void start(const KernelStream& stream, const InputRows& in, int32_t n, const HalfRows& out, const GatedScale& gated,
            const Shares& shares) {
@@ -209,11 +195,6 @@ void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int
                const GatedScale& gated, const Shares& shares) {
   if (dtype == DType::kBF16) return choose_prepare<DType::kBF16>(stream, in, n, out, gated, shares);
   choose_prepare<DType::kF16>(stream, in, n, out, gated, shares);
-}
-
-void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out) {
-  const auto kernel = dtype == DType::kBF16 ? row_squares_kernel<DType::kBF16> : row_squares_kernel<DType::kF16>;
-  launch(stream, {dim3(static_cast<unsigned>(divide_up(w.rows, kGroup))), kGroup}, kernel, w, out);
 }
 
 }  // namespace llorch::cuda

@@ -1,34 +1,18 @@
-// What a block of the tensor cores' Linear does beside multiplying: its ring of shared memory, its share of the work,
-// and what it makes of the sums. For linear_tensor.cu.
+// What a block of the tensor cores' Linear does beside multiplying: its share of the work, and what it makes of the
+// sums. For tensor_block.h.
 #pragma once
 
 #include "backend/cuda/half_rows.h"
+#include "backend/cuda/tensor_core.h"
 #include "backend/cuda/tensor_kernels.h"
-#include "backend/cuda/wgmma.h"
 
 namespace llorch::cuda {
 
-inline constexpr int kUnitBytes = 16;
 inline constexpr int kConsumers = 2;  // warpgroups
 static_assert(kTileWarps == kConsumers * kWarpgroup / kWarp);
-inline constexpr int kTensorThreads = (kConsumers + 1) * kWarpgroup;
-inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // of 65536 / kThreads = 170
-inline constexpr int kGroupStage = kStageUnits * kGroup * kUnitBytes;
-inline constexpr int kWeightStage = kTileGroups * kGroupStage;
 inline constexpr int kCores = kGroup / 8 / kConsumers;  // core matrices of a group that a warpgroup has
 
 inline constexpr int kCornerRows = 16, kCornerWidth = 32 + 4;  // floats; so that banks differ
-
-// kRows: of a tile. As many stages as shared memory holds, up to five.
-template <int kRows>
-struct Ring {
-  static constexpr int kStages = kRows > 64 ? 4 : 5;
-  static constexpr int kRowStage = kStageUnits * kRows * kUnitBytes;
-  unsigned char weights[kStages][kWeightStage];
-  unsigned char rows[kStages][kRowStage];
-  float corners[kTileWarps][kCornerRows * kCornerWidth];  // of each warp, for what it stores
-  Barrier full[kStages], empty[kStages];
-};
 
 // A group of 32 outputs in its part; part < 0: the matrices have none there.
 struct GroupPlace {
@@ -48,14 +32,14 @@ __device__ inline GroupPlace find_group(const TensorLinearArgs& a, int tile, int
 
 // What there is to do: items, each a share of the stages of one tile; shares of a tile one behind another.
 struct Work {
-  int n_row_tiles, n_shares, n_items, n_stages, n_units;  // stages: of an item; units: that the weights have
+  int n_row_tiles, n_shares, n_items, n_stages, n_units;  // stages: of an item; units: of 8 weights, in K
 
   __device__ Work(const TensorLinearArgs& a, int rows)
       : n_row_tiles((a.n_rows + rows - 1) / rows),
         n_shares(a.n_shares),
         n_items(n_row_tiles * ((a.n_groups + kTileGroups - 1) / kTileGroups) * a.n_shares),
         n_stages(0),
-        n_units(a.parts[0].w.units_per_row) {
+        n_units(a.parts[0].w.cols / kHalvesPerUnit) {
     n_stages = ((n_units + kStageUnits - 1) / kStageUnits + n_shares - 1) / n_shares;
   }
 };
@@ -93,7 +77,8 @@ __device__ inline int row_in_tile(const Mine& mine, int i) { return i / 2 * 8 + 
 struct LaneOutputs {
   float* y;  // of its first row
   float4 bias;
-  int n;  // of the four, how many exist
+  float scale;  // of the weights
+  int n;        // of the four, how many exist
   bool is_whole, accumulates;
 };
 
@@ -102,7 +87,7 @@ template <int kRows>
 __device__ LaneOutputs find_outputs(const TensorLinearArgs& a, const Item& item, const Mine& mine) {
   const int lane = lane_id(), half = lane % 8 / 4;
   const GroupPlace place = find_group(a, item.group_tile, mine.slot + half);
-  const LinearPart& part = a.parts[place.part < 0 ? 0 : place.part];
+  const TensorPart& part = a.parts[place.part < 0 ? 0 : place.part];
   const int column = place.group * kGroup + mine.warpgroup * kCores * 8 + lane % 4 * 4;
   const int left = place.part < 0 ? 0 : part.w.rows - column;
   float* y = a.leaves_shares ? a.partial + size_t(item.share) * a.n_rows * a.y_width : a.y;
@@ -110,10 +95,12 @@ __device__ LaneOutputs find_outputs(const TensorLinearArgs& a, const Item& item,
   const auto bias_of = [&](int i) { return bias != nullptr && i < left ? bias[column + i] : 0.0f; };
   return {y + size_t(item.row_tile * kRows + lane / 8) * a.y_width + part.column + column,
           make_float4(bias_of(0), bias_of(1), bias_of(2), bias_of(3)),
+          part.scale,
           left < 0   ? 0
           : left < 4 ? left
                      : 4,
-          left >= 4 && (a.y_width | part.column) % 4 == 0, a.accumulate && !a.leaves_shares};
+          left >= 4 && (a.y_width | part.column) % 4 == 0,
+          a.accumulate && !a.leaves_shares};
 }
 
 // The way of the last columns, and of those that are not aligned: not inlined, because this code is unrolled.
@@ -140,7 +127,7 @@ __device__ void store_sums(const TensorLinearArgs& a, const Item& item, const Su
 #pragma unroll
     for (int i = 0; i < kCornerRows / 4; ++i) {
       const int row = chunk * kCornerRows + i * 4;
-      scale[i] = __ldg(a.x.scale + first_row + row);
+      scale[i] = __fmul_rn(__ldg(a.x.scale + first_row + row), to.scale);
       if (to.accumulates && to.is_whole && first_row + row < a.n_rows)
         before[i] = *reinterpret_cast<const float4*>(y + size_t(i * 4) * a.y_width);
     }
@@ -215,8 +202,8 @@ __device__ void store_gated(const TensorLinearArgs& a, const Item& item, const S
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const float s = j == 0 ? scale.x : scale.y;
-        const float gate = __fmaf_rn(sums[core][i * 4 + j], s, bias[core][0]);
-        const float up = __fmaf_rn(sums[core][i * 4 + 2 + j], s, bias[core][1]);
+        const float gate = __fmaf_rn(sums[core][i * 4 + j], __fmul_rn(s, a.parts[0].scale), bias[core][0]);
+        const float up = __fmaf_rn(sums[core][i * 4 + 2 + j], __fmul_rn(s, a.parts[1].scale), bias[core][1]);
         act[j] = has[core] ? __fmul_rn(__fmul_rn(quick_silu(gate), up), inverse[j]) : 0.0f;
       }
       const float other = __shfl_xor_sync(kAllLanes, odd ? act[0] : act[1], 4);

@@ -28,6 +28,7 @@ __device__ SegmentPlace segment_place(const MatrixView& w, int64_t group, int se
 
 // Each struct: scale(g) and, where there are minimums, minimum(b) are those of tensor/blocks.h for a scale group, or
 // block of 32, of the segment; store() is what block b of the segment, which lies in `file`, adds to the lane's units.
+// Where scales are integers times a factor (kHasSuperblocks), scale(g) is factor() * scale_code(g).
 
 __device__ inline unsigned word_of(const uint4& unit, int i) {
   return i == 0 ? unit.x : i == 1 ? unit.y : i == 2 ? unit.z : unit.w;
@@ -38,6 +39,7 @@ __device__ inline float f16_at(const uint4& eight, int i) {
 
 // Eight f16.
 struct BlockScales {
+  static constexpr bool kHasSuperblocks = false;
   static constexpr int kUnits = 1;
   static constexpr bool kHasD = false;
   uint4 scales;
@@ -52,6 +54,7 @@ struct BlockScales {
 
 // Eight f16, and as many minimums in a second unit.
 struct BlockScalesAndMinimums {
+  static constexpr bool kHasSuperblocks = false;
   static constexpr int kUnits = 2;
   static constexpr bool kHasD = false;
   uint4 scales, minimums;
@@ -73,6 +76,7 @@ __device__ inline float byte_at(unsigned four, int i) {
 // Q4_K, Q5_K: d, dmin and twelve bytes of 6-bit scales and minimums fill a unit as they stand in the file: one load,
 // and no byte more than the file has. To unpack them takes a dozen operations a segment.
 struct SuperblockScales {
+  static constexpr bool kHasSuperblocks = true;
   static constexpr int kUnits = 1;
   static constexpr bool kHasD = false;
   float d, dmin;
@@ -83,8 +87,10 @@ struct SuperblockScales {
         dmin(widen_f16(static_cast<uint16_t>(units->x >> 16))),
         scales{units->y & 0x3f3f3f3fu, (units->w & 0x0f0f0f0fu) | (units->y >> 2 & 0x30303030u)},
         minimums{units->z & 0x3f3f3f3fu, (units->w >> 4 & 0x0f0f0f0fu) | (units->z >> 2 & 0x30303030u)} {}
-  __device__ float scale(int b) const { return __fmul_rn(d, byte_at(scales[b / 4], b % 4)); }
-  __device__ float minimum(int b) const { return -__fmul_rn(dmin, byte_at(minimums[b / 4], b % 4)); }
+  __device__ float factor() const { return d; }
+  __device__ float scale_code(int b) const { return byte_at(b < 4 ? scales[0] : scales[1], b % 4); }
+  __device__ float scale(int b) const { return __fmul_rn(d, scale_code(b)); }
+  __device__ float minimum(int b) const { return -__fmul_rn(dmin, byte_at(b < 4 ? minimums[0] : minimums[1], b % 4)); }
   template <typename Block>
   __device__ static void store(const Block& file, const SegmentPlace& to, int b) {
     if (b != 0) return;
@@ -97,15 +103,18 @@ struct SuperblockScales {
 
 // Q6_K: sixteen signed bytes fill a unit, and d stands apart.
 struct SignedSuperblockScales {
+  static constexpr bool kHasSuperblocks = true;
   static constexpr int kUnits = 1;
   static constexpr bool kHasD = true;
   uint4 scales;
   float d;
 
   __device__ SignedSuperblockScales(const uint4* units, uint16_t d_bits) : scales(units[0]), d(widen_f16(d_bits)) {}
-  __device__ float scale(int g) const {
-    return __fmul_rn(d, __int2float_rn(static_cast<int8_t>(word_of(scales, g / 4) >> 8 * (g % 4))));
+  __device__ float factor() const { return d; }
+  __device__ float scale_code(int g) const {
+    return __int2float_rn(static_cast<int8_t>(word_of(scales, g / 4) >> 8 * (g % 4)));
   }
+  __device__ float scale(int g) const { return __fmul_rn(d, scale_code(g)); }
   template <typename Block>
   __device__ static void store(const Block& file, const SegmentPlace& to, int b) {
     if (b != 0) return;

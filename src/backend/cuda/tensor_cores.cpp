@@ -1,13 +1,14 @@
 #include "backend/cuda/tensor_cores.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
+#include "backend/cuda/scratch.h"
+
 namespace llorch::cuda {
 namespace {
-
-constexpr int kElementsPerUnit = 8;
 
 // More rows leave shares of sums to the norm behind them: one block would add a tile's, there all do (256 rows: 42,300
 // tok/s; with a kernel of its own for them 40,400).
@@ -19,7 +20,7 @@ bool leaves_shares(const TensorCores::Product& product, int32_t n) {
 
 ProductShape shape_of(const Plan& plan, const TensorCores::Product& product, int32_t n) {
   const Linear& op = *product.op;
-  ProductShape shape = {n, 0, divide_up(plan.slot(op.x).width, kElementsPerUnit * kStageUnits),
+  ProductShape shape = {n, 0, divide_up(plan.slot(op.x).width, kHalvesPerUnit * kStageUnits),
                         leaves_shares(product, n)};
   for (const WeightId id : op.weights) shape.n_groups += divide_up(plan.weight(id).shape[0], kGroup);
   return shape;
@@ -27,15 +28,11 @@ ProductShape shape_of(const Plan& plan, const TensorCores::Product& product, int
 
 bool is_gate_and_up(const Linear& op) { return op.weights.size() == 2 && !op.accumulate; }
 
-float largest_row_norm(const CudaWeights::Matrix& matrix, const Stream& stream) {
-  DeviceArray<float> squares(kActivationMemory, static_cast<size_t>(divide_up(matrix.view.rows, kGroup)) * kGroup);
-  row_squares({stream.get()}, matrix.dtype, matrix.view, squares.data());
-  std::vector<float> host(squares.size());
-  stream.to_host(host.data(), squares.data(), host.size());
-  stream.synchronize();
-  float largest = 0.0f;
-  for (const float s : host) largest = std::isfinite(s) ? std::max(largest, s) : INFINITY;
-  return std::sqrt(largest);
+// What weights are divided by before they are rounded to f16, so that the largest is below 2^15.
+float scale_of(float largest) {
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return std::ldexp(1.0f, std::clamp(exponent - 15, -126, 126));
 }
 
 }  // namespace
@@ -65,8 +62,9 @@ size_t TensorCoreSizes::bytes() const {
 }
 
 bool is_for_tensor_cores(const Plan& plan, const Linear& op) {
-  if (op.weights.size() > kMaxParts || plan.slot(op.x).width % kElementsPerUnit != 0) return false;
+  if (op.weights.size() > kMaxParts || plan.slot(op.x).width % kHalvesPerUnit != 0) return false;
   const DType dtype = plan.weight(op.weights[0]).dtype;
+  if (is_quantized(dtype)) return !uses(plan, op, false);
   return (dtype == DType::kF16 || dtype == DType::kBF16) &&
          std::all_of(op.weights.begin(), op.weights.end(), [&](WeightId id) { return plan.weight(id).dtype == dtype; });
 }
@@ -83,18 +81,36 @@ TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const Com
       zeros_(kActivationMemory, sizes_.zeros),
       partial_(kActivationMemory, sizes_.partial),
       arrivals_(kActivationMemory, sizes_.arrivals),
-      row_norms_(plan.weights.size()) {
-  for (const Step& step : plan.steps) {
-    const auto* linear = std::get_if<Linear>(&step.op);
-    if (linear == nullptr || !is_for_tensor_cores(plan, *linear) || !is_gate_and_up(*linear)) continue;
-    for (const WeightId id : linear->weights)
-      row_norms_[static_cast<size_t>(id)] = largest_row_norm(weights.matrix(id), stream);
-  }
+      weight_sizes_(measure(stream)) {
   stream.fill_bytes(zeros_.data(), 0, zeros_.bytes());
   stream.fill_bytes(arrivals_.data(), 0, arrivals_.bytes());
   // Scales of rows that a tile has and a batch has not are read, and used for nothing.
   for (Buffer* buffer : {&rows_, &gated_}) stream.fill_bytes(buffer->scale.data(), 0, buffer->scale.bytes());
   stream.synchronize();
+}
+
+std::vector<TensorCores::WeightSize> TensorCores::measure(const Stream& stream) const {
+  std::vector<MatrixSize> host(plan_.weights.size());
+  DeviceArray<MatrixSize> sizes(kActivationMemory, host.size());
+  stream.fill_bytes(sizes.data(), 0, sizes.bytes());
+  for (const Step& step : plan_.steps) {
+    const auto* linear = std::get_if<Linear>(&step.op);
+    if (linear == nullptr || !is_for_tensor_cores(plan_, *linear)) continue;
+    for (const WeightId id : linear->weights) {
+      const CudaWeights::Matrix& matrix = weights_.matrix(id);
+      if (is_quantized(matrix.dtype) || is_gate_and_up(*linear))
+        measure_matrix({stream.get()}, matrix.dtype, matrix.view, sizes.data() + static_cast<size_t>(id));
+    }
+  }
+  stream.to_host(host.data(), sizes.data(), host.size());
+  stream.synchronize();
+  std::vector<WeightSize> all;
+  for (size_t i = 0; i < host.size(); ++i) {
+    const auto squares = std::bit_cast<float>(host[i].row_squares), largest = std::bit_cast<float>(host[i].weight);
+    const bool is_rounded = is_quantized(plan_.weights[i].dtype);
+    all.push_back({std::isfinite(squares) ? std::sqrt(squares) : INFINITY, is_rounded ? scale_of(largest) : 1.0f});
+  }
+  return all;
 }
 
 HalfRows TensorCores::Buffer::of(int32_t cols, int32_t tile_rows) {
@@ -110,9 +126,12 @@ TensorLinearArgs TensorCores::args_of(const Product& product, int32_t n, const T
   TensorLinearArgs args;
   int32_t column = 0;
   for (size_t i = 0; i < op.weights.size(); ++i) {
-    const MatrixView& w = weights_.matrix(op.weights[i]).view;
-    args.parts[args.n_parts++] = {w, op.biases.empty() ? nullptr : weights_.vector(op.biases[i]), args.n_groups,
-                                  column};
+    const CudaWeights::Matrix& matrix = weights_.matrix(op.weights[i]);
+    const MatrixView& w = matrix.view;
+    args.parts[args.n_parts++] = {
+        {w, op.biases.empty() ? nullptr : weights_.vector(op.biases[i]), args.n_groups, column},
+        matrix.dtype,
+        size_of(op.weights[i]).scale};
     args.n_groups += divide_up(w.rows, kGroup);
     column += w.rows;
   }
@@ -127,8 +146,8 @@ TensorLinearArgs TensorCores::args_of(const Product& product, int32_t n, const T
   return args;
 }
 
-void TensorCores::multiply(const KernelStream& stream, const Linear& op, const TensorLinearArgs& args) {
-  linear_on_tensor_cores(stream, dtype_of(op), args);
+void TensorCores::multiply(const KernelStream& stream, const TensorLinearArgs& args) {
+  linear_on_tensor_cores(stream, args);
   if (args.leaves_shares) left_ = {partial_.data(), args.n_shares};
 }
 
@@ -139,7 +158,7 @@ void TensorCores::multiply(const KernelStream& stream, const Product& product, c
   args.x = rows_.of(in.cols, tiling.rows);
   args.y = y;
   half_rows(stream, dtype_of(*product.op), in, n, args.x, {}, std::exchange(left_, {}));
-  multiply(stream, *product.op, args);
+  multiply(stream, args);
 }
 
 void TensorCores::take_from(const KernelStream& stream, AttentionArgs& attention, const Product& product, int32_t n) {
@@ -152,7 +171,7 @@ void TensorCores::multiply_given(const KernelStream& stream, const Product& prod
   TensorLinearArgs args = args_of(product, n, tiling);
   args.x = rows_.of(args.parts[0].w.cols, tiling.rows);
   args.y = y;
-  multiply(stream, *product.op, args);
+  multiply(stream, args);
 }
 
 void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear& op, const InputRows& in, int32_t n,
@@ -161,9 +180,10 @@ void TensorCores::multiply_gate_and_up(const KernelStream& stream, const Linear&
   TensorLinearArgs args = args_of({&op}, n, tiling);
   args.x = rows_.of(in.cols, tiling.rows);
   args.gated = gated_.of(args.parts[0].w.rows, tiling_of(stream, down, n).rows);
-  const auto norm = [&](size_t i) { return row_norms_[static_cast<size_t>(op.weights[i])]; };
-  half_rows(stream, dtype_of(op), in, n, args.x, {args.gated.scale, norm(0) * norm(1)}, std::exchange(left_, {}));
-  multiply(stream, op, args);
+  half_rows(stream, dtype_of(op), in, n, args.x,
+            {args.gated.scale, size_of(op.weights[0]).row_norm * size_of(op.weights[1]).row_norm},
+            std::exchange(left_, {}));
+  multiply(stream, args);
 }
 
 void TensorCores::multiply_gated(const KernelStream& stream, const Product& down, int32_t n, float* y) {
@@ -171,7 +191,7 @@ void TensorCores::multiply_gated(const KernelStream& stream, const Product& down
   TensorLinearArgs args = args_of(down, n, tiling);
   args.x = gated_.of(args.parts[0].w.cols, tiling.rows);
   args.y = y;
-  multiply(stream, *down.op, args);
+  multiply(stream, args);
 }
 
 }  // namespace llorch::cuda

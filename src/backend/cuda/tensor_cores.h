@@ -59,9 +59,19 @@ class TensorCores {
     HalfRows of(int32_t cols, int32_t tile_rows);
   };
   TensorLinearArgs args_of(const Product& product, int32_t n, const Tiling& tiling);
-  void multiply(const KernelStream& stream, const Linear& op, const TensorLinearArgs& args);
+  void multiply(const KernelStream& stream, const TensorLinearArgs& args);
   Tiling tiling_of(const KernelStream& stream, const Product& product, int32_t n) const;
-  DType dtype_of(const Linear& op) const { return weights_.matrix(op.weights[0]).dtype; }
+  // Of the rows that it reads.
+  DType dtype_of(const Linear& op) const {
+    return weights_.matrix(op.weights[0]).dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
+  }
+
+  struct WeightSize {
+    float row_norm;  // the largest
+    float scale;     // TensorPart
+  };
+  std::vector<WeightSize> measure(const Stream& stream) const;
+  const WeightSize& size_of(WeightId id) const { return weight_sizes_[static_cast<size_t>(id)]; }
 
   const Plan& plan_;
   const CudaWeights& weights_;
@@ -69,9 +79,9 @@ class TensorCores {
   Buffer rows_, gated_;
   DeviceArray<uint4> zeros_;
   DeviceArray<float> partial_;
-  DeviceArray<unsigned> arrivals_;  // all 0 between two kernels; one that fails takes the device with it
-  Shares left_;                     // by the last product
-  std::vector<float> row_norms_;    // [weights]: the largest of a gate's or up's matrix; 0 of others
+  DeviceArray<unsigned> arrivals_;              // all 0 between two kernels; one that fails takes the device with it
+  Shares left_;                                 // by the last product
+  const std::vector<WeightSize> weight_sizes_;  // [weights]; row_norm: of gates and ups
 };
 
 }  // namespace llorch::cuda

@@ -7,8 +7,8 @@
 namespace llorch::cuda {
 
 // Units of a row of HalfRows, and elements of a row that fills them.
-inline constexpr uint32_t kWholeHalfUnits = 8 * kStageUnits;
-inline int32_t half_units(int32_t cols) { return divide_up(cols, 8 * kStageUnits) * kStageUnits; }
+inline constexpr uint32_t kWholeHalfUnits = kHalvesPerUnit * kStageUnits;
+inline int32_t half_units(int32_t cols) { return divide_up(cols, kHalvesPerUnit * kStageUnits) * kStageUnits; }
 
 // The same for rows of silu(gate) * up that do not exist yet: their scale [rows] from the norm of what gate and up will
 // read. weights: a bound of the norms of a row of gate's matrix times one of up's. scale null: not wanted.
@@ -25,11 +25,21 @@ struct Shares {
 void half_rows(const KernelStream& stream, DType dtype, const InputRows& in, int32_t n, const HalfRows& out,
                const GatedScale& gated, const Shares& shares);
 
-// The sum of squares of each row of a matrix of f16 or bf16, out [groups * 32].
-void row_squares(const KernelStream& stream, DType dtype, const MatrixView& w, float* out);
+// Of a matrix: the sum of squares of its largest row, and its largest weight, or product or minimum that make one. Both
+// as the bits of floats, which are in order as integers are. *out becomes no smaller than what w has.
+struct MatrixSize {
+  unsigned row_squares = 0, weight = 0;
+};
+void measure_matrix(const KernelStream& stream, DType dtype, const MatrixView& w, MatrixSize* out);
 
+// Weights of f16 and bf16 are multiplied as they lie; quantized ones are divided by `scale`, a power of two, and
+// rounded to f16.
+struct TensorPart : LinearPart {
+  DType dtype = DType::kF16;
+  float scale = 1.0f;
+};
 struct TensorLinearArgs {
-  LinearPart parts[kMaxParts];
+  TensorPart parts[kMaxParts];  // all quantized, or all of one float type
   int32_t n_parts = 0, n_groups = 0;
   int32_t n_rows = 0;
   HalfRows x;
@@ -44,7 +54,8 @@ struct TensorLinearArgs {
   HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
 };
 // In tiles of x.tile_rows.
-void linear_on_tensor_cores(const KernelStream& stream, DType dtype, const TensorLinearArgs& args);
+void linear_on_tensor_cores(const KernelStream& stream, const TensorLinearArgs& args);
+void linear_of_blocks_on_tensor_cores(const KernelStream& stream, const TensorLinearArgs& args);
 
 // Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.
 inline constexpr int kTensorQueries = 128;

@@ -9,7 +9,8 @@ namespace llorch::cuda {
 inline constexpr int kTileGroups = 8;  // groups of 32 outputs that a block makes at once
 inline constexpr int kTileRows = 128;  // rows of activations, the same, at most; a multiple of:
 inline constexpr int kRowSteps = 32;
-inline constexpr int kStageUnits = 8;  // units of K that go through shared memory at a time
+inline constexpr int kHalvesPerUnit = 8;  // elements of 16 bits in a unit of 16 bytes
+inline constexpr int kStageUnits = 8;     // units of K that go through shared memory at a time
 
 // What a product is, as far as that decides.
 struct ProductShape {

@@ -9,6 +9,7 @@
 #include "trace/examiner.h"
 #include "trace/excerpt.h"
 #include "trace/model_check.h"
+#include "trace/sampling_check.h"
 #include "trace/through_engine.h"
 #include "trace/verdict.h"
 
@@ -83,6 +84,8 @@ class Doctor {
     for (const CourseCheck& c : course_checks(tokens_))
       check_subject(c.kind, c.name, c.what, [&] { return run_courses(c, compile, examiner); });
     if (cut_.n_whole_positions > 0) check_whole();
+    check_subject(CheckKind::kSampling, "sampling", sampling_text(plan),
+                  [&] { return examine_sampling(compile, tokens_, options_.kv_dtype); });
     const EngineBench bench{.compile = compile,
                             .examiner = examiner,
                             .tokens = tokens_,

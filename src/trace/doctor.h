@@ -17,21 +17,22 @@ namespace llorch {
 
 // What a check looks at; decides what its failure means.
 enum class CheckKind : uint8_t {
-  kDevice,   // it is there and takes the model
-  kModel,    // its weights, and what the reference makes of them, are finite
-  kWeights,  // they lie on the device as in the file
-  kVerbs,    // each step by itself, fed the reference's inputs
-  kToken,    // a single token
-  kPrefill,  // several tokens at once
-  kFusion,   // as it is run, neighbours fused
-  kDecode,   // row by row
-  kChunks,   // a prefill in chunks, logits of the last row only
-  kBorders,  // lengths around pages
-  kScatter,  // scattered pages that others have used before
-  kCompany,  // two sequences in a batch
-  kLayers,   // the layers that the other checks leave out
-  kEngine,   // a sequence through an engine
-  kHistory,  // the same after others
+  kDevice,    // it is there and takes the model
+  kModel,     // its weights, and what the reference makes of them, are finite
+  kWeights,   // they lie on the device as in the file
+  kVerbs,     // each step by itself, fed the reference's inputs
+  kToken,     // a single token
+  kPrefill,   // several tokens at once
+  kFusion,    // as it is run, neighbours fused
+  kDecode,    // row by row
+  kChunks,    // a prefill in chunks, logits of the last row only
+  kBorders,   // lengths around pages
+  kScatter,   // scattered pages that others have used before
+  kCompany,   // two sequences in a batch
+  kLayers,    // the layers that the other checks leave out
+  kSampling,  // tokens drawn from logits
+  kEngine,    // a sequence through an engine
+  kHistory,   // the same after others
 };
 
 // Where the subject first left the reference in one check: the first batch that differs, there the first step.

@@ -37,6 +37,8 @@ const char* name_of(CheckKind kind) {
       return "company";
     case CheckKind::kLayers:
       return "layers";
+    case CheckKind::kSampling:
+      return "sampling";
     case CheckKind::kEngine:
       return "engine";
     case CheckKind::kHistory:

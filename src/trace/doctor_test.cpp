@@ -55,7 +55,7 @@ TEST_F(Doctor, HealthyBackendsAreHealthy) {
     EXPECT_FALSE(d.position);
     EXPECT_EQ(d.verdict,
               fmt::format("{} gives the reference's bits in all {} checks", backend->info().name, d.checks.size()));
-    EXPECT_EQ(d.checks.size(), 19u);
+    EXPECT_EQ(d.checks.size(), 20u);
   }
 }
 

@@ -59,6 +59,8 @@ std::string cause_text(const Check& check, const Finding& f, bool right_by_itsel
       return "sequences of one batch are mixed";
     case CheckKind::kLayers:
       return "a layer that the other checks leave out";
+    case CheckKind::kSampling:
+      return "tokens are not what its logits give";
     case CheckKind::kEngine:
       return "the engine's batches";
     case CheckKind::kHistory:
@@ -69,6 +71,7 @@ std::string cause_text(const Check& check, const Finding& f, bool right_by_itsel
 
 std::string verdict_text(const Check& check, const Finding& f, bool right_by_itself) {
   if (check.kind == CheckKind::kModel) return fmt::format("no backend can be right at {}: {}", f.step, f.remark);
+  if (check.kind == CheckKind::kSampling) return fmt::format("{}: {}", cause_text(check, f, right_by_itself), f.remark);
   if (f.positions.empty()) {  // nothing was compared: something was thrown, or is wrong before any step
     const std::string what = f.step.empty() ? "no step can be named" : f.step + " failed";
     return fmt::format("{} in the check \"{}\": {}", what, check.name, f.remark);

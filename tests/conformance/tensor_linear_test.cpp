@@ -73,6 +73,7 @@ class Product {
     const auto room = static_cast<size_t>(kRows + 2 * kTileRows);
     DeviceArray<uint4> units(kActivationMemory, room * static_cast<size_t>(n_units));
     DeviceArray<float> scale(kActivationMemory, room);
+    stream_.fill_bytes(units.data(), 0, units.bytes());  // copied whole, also tiles that no row is in
     stream_.fill_bytes(scale.data(), 0, scale.bytes());
     TensorLinearArgs args = prepared(tile_rows, n_shares, {scale.data(), 400.0f});
     args.gated = {units.data(), scale.data(), n_units, gated_rows};

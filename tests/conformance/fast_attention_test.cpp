@@ -95,7 +95,7 @@ void check_attention(const Heads& heads, uint32_t window, uint32_t page_size,
 }
 
 TEST(FastConformance, Attention) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   check_attention({9, 3, 64}, 0, 16, growing_batches);
   check_attention({8, 1, 32}, 0, 64, growing_batches);
   check_attention({5, 5, 80}, 0, 32, growing_batches);
@@ -107,7 +107,7 @@ TEST(FastConformance, Attention) {
 }
 
 TEST(FastConformance, AttentionOfDecodes) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   check_attention({32, 4, 64}, 0, 64, batches_of_decodes);
   check_attention({11, 1, 64}, 0, 16, batches_of_decodes);
   check_attention({36, 2, 64}, 37, 32, batches_of_decodes);

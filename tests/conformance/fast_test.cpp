@@ -88,7 +88,7 @@ void check_steps(uint32_t width, Values values, bool is_chain, Write write,
 }
 
 TEST(FastConformance, Linear) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   for (const DType dtype : {DType::kF16, DType::kBF16})
     for (const uint32_t k : {32u, 64u, 72u, 288u, 1000u})
       for (const Values values : {Values::kPlain, Values::kWide, Values::kWithNonFinite}) {
@@ -115,7 +115,7 @@ TEST(FastConformance, Linear) {
 
 // Rows of K end in the middle of a stage or at its end; stacked matrices may have types of their own.
 TEST(FastConformance, LinearOfBlocks) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   struct Case {
     std::vector<DType> dtypes;
     uint32_t k;
@@ -158,7 +158,7 @@ TEST(FastConformance, LinearOfBlocks) {
 
 // Norm, gate and up, activation, down and residual: with no step shown rows stay in 16 bits between the products.
 TEST(FastConformance, FeedForward) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   for (const DType dtype : {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0})
     for (const uint32_t ffn : {is_quantized(dtype) ? 96u : 40u, 352u})
       for (const bool has_bias : {false, true}) {
@@ -189,7 +189,7 @@ void expect_shares(int32_t n_groups, int32_t n_stages) {
 }
 
 TEST(FastConformance, SharesOfLinear) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const uint32_t k = 992, n = 261;
   expect_shares(9 + 1, 16);
   for (const DType dtype : types_to_run())
@@ -209,7 +209,7 @@ TEST(FastConformance, SharesOfLinear) {
 
 // Gate and up, and down, each in shares; with no step shown and many rows the norm behind them adds those of down.
 TEST(FastConformance, SharesOfFeedForward) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const uint32_t width = 704, ffn = 448;
   expect_shares(2 * 14, 11);
   for (const DType dtype : types_to_run())
@@ -235,7 +235,7 @@ TEST(FastConformance, SharesOfFeedForward) {
 
 // In a batch of so many rows a row's bits do not depend on the others, nor on its place among them.
 TEST(FastConformance, RowsDoNotDependOnTheirCompany) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   RandomWeights weights(5);
   PlanBuilder b(kMaxRows, 0, {}, {1024, 0, {}, {}});
   const SlotId x = b.slot("x", 512), y = b.slot("y", kMaxRows);
@@ -259,7 +259,7 @@ TEST(FastConformance, RowsDoNotDependOnTheirCompany) {
 
 // Every step of whole models is inside the bound of a run: a prompt, then a decoded token.
 TEST(FastConformance, WholeModels) {
-  LLORCH_SKIP_WITHOUT_FAST();
+  LLORCH_SKIP_WITHOUT_BACKEND();
   const auto reference = make_reference_backend();
   for (const test::WholeModel& model : test::whole_models()) {
     const BoundConditions conditions = fast_conditions(model.plan);

@@ -5,8 +5,8 @@
 #include "backend/cuda/memory.h"
 #include "backend/cuda/roof.h"
 #include "backend/cuda/roof_matrix.h"
-#include "backends_under_test.h"
 #include "base/half.h"
+#include "fast_backends.h"
 
 namespace llorch {
 namespace {
@@ -109,7 +109,7 @@ TEST(MatrixRoofConformance, WarpsMultiplyWhatIsCounted) {
 
 TEST(MatrixRoofConformance, WarpgroupsMultiplyWhatIsCounted) {
   LLORCH_SKIP_WITHOUT_BACKEND();
-  if (const auto why = test::one_backend()->why_not_fast()) GTEST_SKIP() << *why;
+  if (!test::has_wgmma(0)) GTEST_SKIP() << "the device has no wgmma";
   for (const DType dtype : {DType::kF16, DType::kBF16}) {
     const Operands operands(dtype);
     for (const int columns : {128, 256})
@@ -135,7 +135,7 @@ TEST(MatrixRoofConformance, WarpgroupsMultiplyWhatIsCounted) {
 
 TEST(MatrixRoofConformance, IsMeasured) {
   LLORCH_SKIP_WITHOUT_BACKEND();
-  const bool has_wgmma = !test::one_backend()->why_not_fast();
+  const bool has_wgmma = test::has_wgmma(0);
   EXPECT_GT(measure_matrix_roof(1, false, 1), 0.0);
   EXPECT_GT(measure_matrix_roof(1, has_wgmma, 1), 0.0);
 }

@@ -5,20 +5,39 @@
 
 #include "backend/cuda/memory.h"
 #include "backend/cuda/tensor_kernels.h"
-#include "backends_under_test.h"
 #include "base/half.h"
-#include "random_model.h"
+#include "fast_backends.h"
 
 namespace llorch {
 namespace {
 
 using namespace cuda;
 
-#define LLORCH_SKIP_WITHOUT_TENSOR_CORES() \
-  LLORCH_SKIP_WITHOUT_BACKEND();           \
-  if (const auto why = test::one_backend()->why_not_fast()) GTEST_SKIP() << *why
+// Emulated, the last device runs blocks in another order each time.
+int last_device() { return static_cast<int>(test::backends_under_test().size()) - 1; }
 
+// Kernels, and the tiles that they take.
+struct Kernels {
+  const char* name;
+  bool is_wgmma;
+  void (*linear)(const KernelStream& stream, const TensorLinearArgs& args);
+  std::span<const int32_t> tile_rows;
+};
 constexpr int32_t kRowsOfTiles[] = {32, 64, 96, 128};
+constexpr Kernels kKernels[] = {{"wgmma", true, linear_on_tensor_cores, kRowsOfTiles},
+                                {"mma", false, linear_with_mma, std::span(kRowsOfTiles).first(2)}};
+
+class TensorLinearConformance : public testing::TestWithParam<Kernels> {
+ protected:
+  void SetUp() override {
+    LLORCH_SKIP_WITHOUT_BACKEND();
+    if (GetParam().is_wgmma && !test::has_wgmma(last_device())) GTEST_SKIP() << "the device has no wgmma";
+    use_device(last_device());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Kernels, TensorLinearConformance, testing::ValuesIn(kKernels),
+                         [](const auto& test) { return test.param.name; });
+
 constexpr int32_t kRows = 150, kCols = 840, kStages = 14;  // of K, the last one not full
 constexpr int kMultiprocessors = 132;
 
@@ -33,7 +52,7 @@ std::vector<T> to_host(const Stream& stream, const DeviceArray<T>& array, size_t
 // Two stacked matrices of f16, rows, their 16-bit form, and all that a product needs beside them.
 class Product {
  public:
-  explicit Product(std::vector<int32_t> outputs) : outputs_(std::move(outputs)) {
+  Product(const Kernels& kernels, std::vector<int32_t> outputs) : kernels_(kernels), outputs_(std::move(outputs)) {
     test::Random random(static_cast<uint64_t>(outputs_[0]));
     for (const int32_t n : outputs_) add_matrix(n, random);
     x_ = random.values(size_t{kRows} * kCols, test::Values::kPlain);
@@ -62,7 +81,7 @@ class Product {
     args.y = device_y.data();
     args.accumulate = true;
     args.leaves_shares = leaves;
-    linear_on_tensor_cores(stream(), args);
+    kernels_.linear(stream(), args);
     const size_t n = y.size();
     return leaves ? to_host(stream_, partial_, n * static_cast<size_t>(n_shares)) : to_host(stream_, device_y, n);
   }
@@ -77,7 +96,7 @@ class Product {
     stream_.fill_bytes(scale.data(), 0, scale.bytes());
     TensorLinearArgs args = prepared(tile_rows, n_shares, {scale.data(), 400.0f});
     args.gated = {units.data(), scale.data(), n_units, gated_rows};
-    linear_on_tensor_cores(stream(), args);
+    kernels_.linear(stream(), args);
     const std::vector<uint4> all = to_host(stream_, units, units.size());
     const std::vector<float> scales = to_host(stream_, scale, kRows);
     std::vector<float> rows;
@@ -121,7 +140,8 @@ class Product {
     const int32_t n_units = half_units(kCols);
     units_ = DeviceArray<uint4>(kActivationMemory, static_cast<size_t>((kRows + kTileRows) * n_units));
     scale_ = DeviceArray<float>(kActivationMemory, kRows + kTileRows);
-    stream_.fill_bytes(scale_.data(), 0, scale_.bytes());  // a tile has more rows
+    stream_.fill_bytes(units_.data(), 0, units_.bytes());  // a tile has more rows
+    stream_.fill_bytes(scale_.data(), 0, scale_.bytes());
     TensorLinearArgs args = args_;
     args.x = {units_.data(), scale_.data(), n_units, tile_rows};
     args.n_shares = n_shares;
@@ -146,6 +166,7 @@ class Product {
   }
   KernelStream stream() const { return {stream_.get(), false, kMultiprocessors}; }
 
+  const Kernels kernels_;
   const std::vector<int32_t> outputs_;
   const Stream stream_;
   std::vector<float> w_, x_;  // [outputs, kCols], [kRows, kCols]
@@ -155,9 +176,6 @@ class Product {
   DeviceArray<uint4> units_, zeros_;
   DeviceArray<unsigned> arrivals_;
 };
-
-// Emulated, the last device runs them in another order each time.
-void shuffle_blocks() { use_device(static_cast<int>(test::backends_under_test().size()) - 1); }
 
 double nmse(const std::vector<float>& got, const std::vector<double>& want) {
   double error = 0.0, square = 0.0;
@@ -169,16 +187,14 @@ double nmse(const std::vector<float>& got, const std::vector<double>& want) {
 }
 
 // The block that comes last adds shares in ascending order: as the host does with those that are left.
-TEST(TensorLinearConformance, SharesAreAddedInOrder) {
-  LLORCH_SKIP_WITHOUT_TENSOR_CORES();
-  shuffle_blocks();
-  Product product({131, 156});
+TEST_P(TensorLinearConformance, SharesAreAddedInOrder) {
+  Product product(GetParam(), {131, 156});
   const std::vector<float> before = test::Random(1).values(size_t{kRows} * product.width(), test::Values::kPlain);
   std::vector<double> want(before.begin(), before.end());
   for (int32_t row = 0; row < kRows; ++row)
     for (int32_t i = 0; i < product.width(); ++i)
       want[static_cast<size_t>(row * product.width() + i)] += product.exact(row, i);
-  for (const int32_t tile_rows : kRowsOfTiles)
+  for (const int32_t tile_rows : GetParam().tile_rows)
     for (const int32_t n_shares : {1, 2, 5, 7}) {
       SCOPED_TRACE(fmt::format("tiles of {} rows, {} shares", tile_rows, n_shares));
       const std::vector<float> got = product.run(tile_rows, n_shares, before, false);
@@ -197,11 +213,9 @@ TEST(TensorLinearConformance, SharesAreAddedInOrder) {
     }
 }
 
-TEST(TensorLinearConformance, GatedRowsLieInTilesOfAnySize) {
-  LLORCH_SKIP_WITHOUT_TENSOR_CORES();
-  shuffle_blocks();
+TEST_P(TensorLinearConformance, GatedRowsLieInTilesOfAnySize) {
   constexpr int32_t kFfn = 140;
-  Product product({kFfn, kFfn});
+  Product product(GetParam(), {kFfn, kFfn});
   const auto width = static_cast<size_t>(half_units(kFfn) * 8);
   std::vector<double> want(kRows * width, 0.0);
   for (int32_t row = 0; row < kRows; ++row)
@@ -210,7 +224,7 @@ TEST(TensorLinearConformance, GatedRowsLieInTilesOfAnySize) {
       want[static_cast<size_t>(row) * width + static_cast<size_t>(i)] =
           gate / (1.0 + std::exp(-gate)) * product.exact(row, kFfn + i);
     }
-  for (const int32_t tile_rows : kRowsOfTiles)
+  for (const int32_t tile_rows : GetParam().tile_rows)
     for (const int32_t n_shares : {1, 3}) {
       const std::vector<float> got = product.run_gated(tile_rows, n_shares, tile_rows);
       EXPECT_LT(nmse(got, want), 1e-7) << tile_rows << ", shares " << n_shares;

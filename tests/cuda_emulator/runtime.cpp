@@ -19,8 +19,10 @@ constexpr size_t kGuard = 1024;
 constexpr size_t kAlign = 256;
 constexpr unsigned char kPoison = 0xff;  // what new memory and its guards hold: NaN as a float
 constexpr size_t kMemory = size_t{4} << 30;
-// Sizes differ too, so that work is cut in other ways.
-constexpr int kMultiprocessors[] = {4, 32, 132};
+// Sizes differ too, so that work is cut in other ways. The second device has the shared memory of compute
+// capability 8.6.
+constexpr int kMajors[] = {9, 8, 9}, kMinors[] = {0, 6, 0}, kMultiprocessors[] = {4, 32, 132};
+constexpr size_t kSharedOfBlock[] = {kMaxSharedBytes, 99 << 10, kMaxSharedBytes};  // of a multiprocessor: 1 KB more
 constexpr Order kOrders[] = {Order::kForward, Order::kReverse, Order::kShuffled};
 constexpr const char* kNames[] = {"emulated GPU, blocks forward", "emulated GPU, blocks in reverse",
                                   "emulated GPU, blocks shuffled"};
@@ -161,7 +163,7 @@ std::map<std::pair<int, const void*>, size_t>& allowed_shared() {
 }
 
 cudaError_t allow_shared(const void* kernel, size_t bytes) {
-  if (bytes > kMaxSharedBytes) return result(cudaErrorInvalidValue);
+  if (bytes > kSharedOfBlock[current_device]) return result(cudaErrorInvalidValue);
   allowed_shared()[{current_device, kernel}] = bytes;
   return cudaSuccess;
 }
@@ -227,7 +229,16 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {{}, 9, 0, cuda_emulator::kMultiprocessors[device], 1 << 20, cuda_emulator::kMemory};
+  namespace emulator = cuda_emulator;
+  const size_t shared = emulator::kSharedOfBlock[device];
+  *properties = {{},
+                 emulator::kMajors[device],
+                 emulator::kMinors[device],
+                 emulator::kMultiprocessors[device],
+                 1 << 20,
+                 emulator::kMemory,
+                 shared,
+                 shared + 1024};
   std::strncpy(properties->name, cuda_emulator::kNames[device], sizeof properties->name - 1);
   return cudaSuccess;
 }

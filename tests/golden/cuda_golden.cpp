@@ -46,7 +46,6 @@ MeanSquares mean_squares(const std::vector<float>& got, const Case& c) {
 TEST_P(GoldenTest, FastStaysWithinItsBoundOfTransformers) {
   LLORCH_SKIP_WITHOUT_BACKEND();
   const auto backend = one_backend();
-  if (const auto why = backend->why_not_fast()) GTEST_SKIP() << "fast was not run: " << *why;
   const Subject subject(path_);
   const Placed placed(*backend, subject, GetParam().kv, Numerics::kFast);
   for (Case& c : cases_run_here(subject.plan())) {

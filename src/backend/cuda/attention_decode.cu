@@ -16,7 +16,7 @@
 namespace llorch::cuda {
 namespace {
 
-constexpr size_t kMaxChunkBytes = 160 << 10;  // of all teams: keys and values
+constexpr size_t kMaxChunkBytes = 160 << 10;  // of all teams: keys and values; if a block can have so much
 
 // By a team of kTeamThreads: p[query][position of the chunk] = score, for the positions that the row sees.
 template <DType kKv, int kQueries>
@@ -194,7 +194,8 @@ __device__ inline void fetch_weights(const AttentionArgs& a, const DecodeWork& w
   fetch_ahead(a.ahead.at + begin, share < a.ahead.bytes - begin ? share : a.ahead.bytes - begin);
 }
 
-// What the compiler may know of the usual case: heads of kDim elements in pages of a chunk.
+// What the compiler may know of the usual case: heads of kDim elements in pages of a chunk, and as many teams as may
+// be.
 template <DType kKv, int kDim>
 __device__ AttentionArgs with_constants(AttentionArgs a) {
   a.kv.dtype = kKv;
@@ -280,25 +281,36 @@ __global__ void __launch_bounds__(kMaxTeams* kTeamThreads<kQueries>)
 }
 
 template <int kQueries>
+size_t shared_bytes(const KvView& kv, int teams) {
+  return sizeof(DecodeShared<kQueries>) +
+         static_cast<size_t>(DecodeShared<kQueries>::n_rows(teams) * kv.head_dim) * sizeof(float) +
+         static_cast<size_t>(teams) * chunk_bytes(kv);
+}
+
+template <int kQueries>
 void start(const KernelStream& stream, const AttentionArgs& a) {
   const int tiles = divide_up(a.kv.n_heads / a.kv.n_kv_heads, kQueries);
   int teams = kMaxTeams;
-  while (teams > 1 && static_cast<size_t>(teams) * chunk_bytes(a.kv) > kMaxChunkBytes) teams /= 2;
+  while (teams > 1 && (static_cast<size_t>(teams) * chunk_bytes(a.kv) > kMaxChunkBytes ||
+                       shared_bytes<kQueries>(a.kv, teams) > stream.shared.of_block))
+    teams /= 2;
   const dim3 grid(static_cast<unsigned>(a.n_tiles), static_cast<unsigned>(a.kv.n_kv_heads * tiles),
                   static_cast<unsigned>(a.n_splits));
-  const size_t bytes = sizeof(DecodeShared<kQueries>) +
-                       static_cast<size_t>(DecodeShared<kQueries>::n_rows(teams) * a.kv.head_dim) * sizeof(float) +
-                       static_cast<size_t>(teams) * chunk_bytes(a.kv);
-  launch(stream, {grid, dim3(static_cast<unsigned>(teams * kTeamThreads<kQueries>)), bytes},
-         is_usual<64>(a.kv)           ? attention_decode_kernel<DType::kF16, kQueries, 64>
-         : is_usual<128>(a.kv)        ? attention_decode_kernel<DType::kF16, kQueries, 128>
-         : a.kv.dtype == DType::kQ8_0 ? attention_decode_kernel<DType::kQ8_0, kQueries, 0>
-         : a.kv.dtype == DType::kF16  ? attention_decode_kernel<DType::kF16, kQueries, 0>
-                                      : attention_decode_kernel<DType::kF32, kQueries, 0>,
+  launch(stream,
+         {grid, dim3(static_cast<unsigned>(teams * kTeamThreads<kQueries>)), shared_bytes<kQueries>(a.kv, teams)},
+         teams == kMaxTeams && is_usual<64>(a.kv)    ? attention_decode_kernel<DType::kF16, kQueries, 64>
+         : teams == kMaxTeams && is_usual<128>(a.kv) ? attention_decode_kernel<DType::kF16, kQueries, 128>
+         : a.kv.dtype == DType::kQ8_0                ? attention_decode_kernel<DType::kQ8_0, kQueries, 0>
+         : a.kv.dtype == DType::kF16                 ? attention_decode_kernel<DType::kF16, kQueries, 0>
+                                                     : attention_decode_kernel<DType::kF32, kQueries, 0>,
          a);
 }
 
 }  // namespace
+
+bool has_room_for_decodes(const KernelStream& stream, const KvView& kv) {
+  return shared_bytes<kMaxQueries>(kv, 1) <= stream.shared.of_block;
+}
 
 void attention_of_decodes(const KernelStream& stream, const AttentionArgs& args) {
   switch (args.heads_per_tile) {

@@ -327,6 +327,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) attention_tensor_decode_kern
   const Work w = find_work(a, kHeads<kOfThread>);
   const uint32_t stride = kPositions * static_cast<uint32_t>(n_warps());
   uint32_t first = w.range.begin / kPositions * kPositions + static_cast<uint32_t>(warp_id()) * kPositions;
+  if (a.cos == nullptr) wait_for_inputs();  // keys of the same step may have been appended just before
   P piece;
   piece.load(a, w, first);
   wait_for_inputs();
@@ -368,7 +369,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) attention_tensor_decode_kern
 template <int kDim, int kOfThread>
 void start(const KernelStream& stream, const AttentionArgs& a) {
   const int tiles = a.kv.n_kv_heads * divide_up(a.kv.n_heads / a.kv.n_kv_heads, kHeads<kOfThread>);
-  const int warps = tiles * a.n_tiles <= stream.n_multiprocessors ? kMaxWarps : kFewWarps;
+  int warps = tiles * a.n_tiles <= stream.n_multiprocessors ? kMaxWarps : kFewWarps;
+  if (Shared<kDim, kOfThread>::bytes(warps) > stream.shared.of_block) warps = kFewWarps;
   launch(stream,
          {dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(a.n_tiles)),
           dim3(static_cast<unsigned>(warps * kWarp)), Shared<kDim, kOfThread>::bytes(warps)},

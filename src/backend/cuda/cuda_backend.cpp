@@ -6,8 +6,8 @@
 namespace llorch {
 namespace {
 
-constexpr const char* kFastCapability = "9.0";  // wgmma is in no other
-constexpr int kMinimumMajor = 8;                // compute capability of the oldest kernels in this binary
+constexpr int kWgmmaMajor = 9;    // no other has wgmma
+constexpr int kMinimumMajor = 8;  // compute capability of the oldest kernels in this binary
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
@@ -29,18 +29,15 @@ class CudaBackend final : public Backend {
     n_multiprocessors_ = properties.multiProcessorCount;
     cache_bytes_ = static_cast<size_t>(properties.l2CacheSize);
     overlaps_kernels_ = properties.major >= 9;
-    capability_ = fmt::format("{}.{}", properties.major, properties.minor);
+    shared_ = {properties.sharedMemPerBlockOptin, properties.sharedMemPerMultiprocessor};
+    has_wgmma_ = properties.major == kWgmmaMajor;
     text_ = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name, device,
                         properties.major, properties.minor, version_text(driver));
   }
 
   BackendInfo info() const override { return {"cuda", text_}; }
 
-  std::optional<std::string> why_not_fast() const override {
-    if (capability_ == kFastCapability) return std::nullopt;
-    return fmt::format("its kernels on tensor cores are for compute capability {}, this device has {}", kFastCapability,
-                       capability_);
-  }
+  std::optional<std::string> why_not_fast() const override { return std::nullopt; }
 
   std::optional<DeviceMemory> memory() const override {
     cuda::use_device(device_);
@@ -53,7 +50,7 @@ class CudaBackend final : public Backend {
 
   Roof measure_roof() override {
     cuda::use_device(device_);
-    return cuda::measure_roof(n_multiprocessors_, capability_ == kFastCapability);
+    return cuda::measure_roof(n_multiprocessors_, has_wgmma_);
   }
 
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
@@ -69,7 +66,7 @@ class CudaBackend final : public Backend {
     cuda::use_device(device_);
     return std::make_unique<cuda::CudaProgram>(
         plan, std::move(own), options,
-        cuda::Device{device_, n_multiprocessors_, cache_bytes_, overlaps_kernels_, text_});
+        cuda::Device{device_, n_multiprocessors_, cache_bytes_, overlaps_kernels_, shared_, has_wgmma_, text_});
   }
 
  private:
@@ -77,7 +74,8 @@ class CudaBackend final : public Backend {
   int n_multiprocessors_ = 1;
   size_t cache_bytes_ = 0;
   bool overlaps_kernels_ = false;
-  std::string capability_;
+  cuda::SharedMemory shared_;
+  bool has_wgmma_ = false;
   std::string text_;
 };
 

@@ -25,11 +25,19 @@ inline constexpr int kKvBlockSize = 32;  // elements of a head that share a scal
 
 inline constexpr int32_t divide_up(int64_t n, int64_t by) { return static_cast<int32_t>((n + by - 1) / by); }
 
-// Where kernels go. overlaps: the device can begin a kernel while the one before it ends (launch.h).
+// Bytes of shared memory that a block can ask for, and that a multiprocessor has, of which it keeps 1 KB a block. As
+// compute capability 9.0 has them; 8.0: 163 and 164 KB, 8.6, 8.9 and 12.0: 99 and 100 KB.
+struct SharedMemory {
+  size_t of_block = 227 << 10, of_multiprocessor = 228 << 10;
+};
+
+// Where kernels go, and what the device is. overlaps: it can begin a kernel while the one before it ends (launch.h).
 struct KernelStream {
   cudaStream_t stream = nullptr;
   bool overlaps = false;
   int n_multiprocessors = 1;
+  SharedMemory shared = {};
+  bool has_wgmma = true;  // products of four warps
 };
 
 // A weight matrix [rows, cols] in device memory; codes.h says how it lies there.
@@ -218,7 +226,9 @@ struct AttentionArgs {
   RopePairs pairs = RopePairs::kInterleaved;
 };
 void attention(const KernelStream& stream, const AttentionArgs& args);
-// The same where each row is a sequence of its own; heads_per_tile is 1, 2, 4 or 8.
+// The same where each row is a sequence of its own; heads_per_tile is 1, 2, 4 or 8. Where shared memory has no room for
+// a chunk of keys and values, only attention() will do.
+bool has_room_for_decodes(const KernelStream& stream, const KvView& kv);
 void attention_of_decodes(const KernelStream& stream, const AttentionArgs& args);
 
 // Benches. Reads `bytes` (a multiple of 1 MiB) with `unroll` loads of 16 bytes in flight (1, 4 or 8); a checksum of

@@ -11,6 +11,7 @@
 // none has to make its input while its weights wait.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "backend/cuda/async_copy.h"
@@ -28,8 +29,9 @@ template <typename Codes, int kRows>
 inline constexpr int kRegistersOfThread = kRows == 1 && !kIsQuantized<Codes> ? 72 : 80;
 template <typename Codes, int kRows>
 inline constexpr int kLinearThreads = kRegistersOfThread<Codes, kRows> == 72 ? 896 : kMaxLinearWarps* kWarp;
-// Of one block: two have room beside each other on a multiprocessor of 227 KB, or, at most, one.
-inline constexpr size_t kHalfShared = 112 << 10, kAllShared = 208 << 10, kSharedOfMultiprocessor = 227 << 10;
+// Shared memory of one block: two have room beside each other on a multiprocessor, or, at most, one.
+inline size_t half_shared(const KernelStream& stream) { return stream.shared.of_multiprocessor / 2 - (2 << 10); }
+inline size_t all_shared(const KernelStream& stream) { return std::min(size_t{208} << 10, stream.shared.of_block); }
 
 // A task is what a block makes at once: a group's outputs, or half of them. A team takes a segment, each lane an
 // output: it is a warp, or half of one.
@@ -270,9 +272,10 @@ struct LinearCut {
     return LinearShared<kRows>(a, n_warps, input_bytes, warp_bytes(a.n_slots)).bytes;
   }
   // Blocks of so many warps that a multiprocessor has room for.
-  int resident(const LinearArgs& a, int n_warps) const {
+  int resident(const KernelStream& stream, const LinearArgs& a, int n_warps) const {
     constexpr int kThreads = 2048, kRegisters = 65536, kReserved = 1024;
-    const auto by_memory = static_cast<int>(kSharedOfMultiprocessor / (bytes(a, n_warps) + kReserved));
+    const auto by_memory =
+        static_cast<int>((stream.shared.of_multiprocessor - kReserved) / (bytes(a, n_warps) + kReserved));
     const int by_threads = kThreads / (n_warps * kWarp),
               by_registers = kRegisters / (n_warps * kWarp * kRegistersOfThread<Codes, kRows>);
     const int least = by_memory < by_threads ? by_memory : by_threads;
@@ -280,7 +283,7 @@ struct LinearCut {
   }
   Shape shape(const KernelStream& stream, const LinearArgs& a, int n_warps) const {
     const int tiles = divide_up(a.n_rows, kRows), work = all_tasks(a);
-    const int room = tiles > 1 ? work : stream.n_multiprocessors * resident(a, n_warps);
+    const int room = tiles > 1 ? work : stream.n_multiprocessors * resident(stream, a, n_warps);
     return {dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(work < room ? work : room)),
             dim3(static_cast<unsigned>(n_warps * kWarp)), bytes(a, n_warps)};
   }

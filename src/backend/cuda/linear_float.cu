@@ -190,14 +190,14 @@ bool start(const KernelStream& stream, LinearArgs& a) {
                                        [](int n_slots) { return static_cast<uint32_t>(n_slots) * kPieceBytes; }};
   cut.choose_task(stream, a, stream.n_multiprocessors);
   a.n_slots = kManyPieces;
-  int warps = cut.warps(a, kHalfShared);
+  int warps = cut.warps(a, half_shared(stream));
   if (!a.halves || warps < cut.all_warps(a)) {
     a.n_slots = kFewPieces;
-    warps = cut.warps(a, kHalfShared);
+    warps = cut.warps(a, half_shared(stream));
   }
   if (warps == 0) {
     a.keeps_input = false;
-    warps = cut.warps(a, kAllShared);
+    warps = cut.warps(a, all_shared(stream));
   }
   if (warps == 0) return false;
   launch(stream, cut.shape(stream, a, warps), linear_float_kernel<Codes, kRows>, a);

@@ -271,16 +271,16 @@ bool start(const KernelStream& stream, LinearArgs& a) {
                                        }};
   cut.choose_task(stream, a, stream.n_multiprocessors / 2);
   a.n_slots = 1;
-  int warps = cut.warps(a, kAllShared);
+  int warps = cut.warps(a, all_shared(stream));
   const bool at_once = warps == cut.all_warps(a) && !a.gates &&
-                       (a.n_rows > kRows || all_tasks(a) <= stream.n_multiprocessors * cut.resident(a, warps));
+                       (a.n_rows > kRows || all_tasks(a) <= stream.n_multiprocessors * cut.resident(stream, a, warps));
   if (!at_once) {
     a.n_slots = 2;
-    warps = cut.warps(a, kHalfShared);
+    warps = cut.warps(a, half_shared(stream));
   }
   if (warps == 0) {
     a.keeps_input = false;
-    warps = cut.warps(a, kAllShared);
+    warps = cut.warps(a, all_shared(stream));
   }
   if (warps == 0) return false;
   launch(stream, cut.shape(stream, a, warps), linear_quantized_kernel<Codes, kRows>, a);

@@ -1,21 +1,31 @@
 // Products of a warp on tensor cores, and the loads that fill their registers: compute capability 8.0 and newer, and a
 // twin in C++ for the emulator. For kernels.
 //
-// c [16, 8] += a [16, 16] * b [8, 16], of f16, sums in float32. Lane l has of c rows l / 4 (c[0], c[1]) and l / 4 + 8
-// (c[2], c[3]), columns l % 4 * 2 and the next.
+// c [16, 8] += a [16, 16] * b [8, 16], of f16 or bf16, sums in float32. Lane l has of c rows l / 4 (c[0], c[1]) and l /
+// 4 + 8 (c[2], c[3]), columns l % 4 * 2 and the next.
 #pragma once
 
 #include "backend/cuda/device_code.h"
+#include "tensor/dtype.h"
 
 namespace llorch::cuda {
 
 #if defined(__CUDACC__)
 
-__device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#define LLORCH_MMA(type)                                              \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type \
+               ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "         \
+               "{%0,%1,%2,%3};"                                       \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])       \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+
+template <DType kType = DType::kF16>
+__device__ void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #if defined(__CUDA_ARCH__)
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  if constexpr (kType == DType::kBF16)
+    LLORCH_MMA("bf16");
+  else
+    LLORCH_MMA("f16");
 #endif
 }
 
@@ -40,12 +50,16 @@ __device__ void load_matrices(unsigned (&out)[4], const void* row) {
 
 #else
 
-inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+template <DType kType = DType::kF16>
+void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
   const void* const* all = cuda_emulator::share(mine);
   const auto words = [&](int lane) { return static_cast<const unsigned*>(all[lane]); };
   // Element k of a row of a, and of a row of b: words of the four lanes that have the row.
-  const auto half_of = [](unsigned word, int k) { return f16_to_f32(static_cast<uint16_t>(word >> k % 2 * 16)); };
+  const auto half_of = [](unsigned word, int k) {
+    const auto bits = static_cast<uint16_t>(word >> k % 2 * 16);
+    return kType == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  };
   const auto of_a = [&](int row, int k) { return half_of(words(row % 8 * 4 + k % 8 / 2)[row / 8 + k / 8 * 2], k); };
   const auto of_b = [&](int row, int k) { return half_of(words(row * 4 + k % 8 / 2)[4 + k / 8], k); };
   float sums[4];

@@ -38,7 +38,7 @@ CudaProgram::CudaProgram(const Plan& plan, std::shared_ptr<const CudaWeights> we
       options_(options),
       weights_(std::move(weights)),
       device_(std::move(device)),
-      kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors},
+      kernels_{stream_.get(), device_.overlaps_kernels, device_.n_multiprocessors, device_.shared, device_.has_wgmma},
       few_weights_(has_few_weights(plan_)),
       heads_per_tile_(heads_per_tile(plan_)),
       slots_(plan_, options_),
@@ -139,7 +139,7 @@ void CudaProgram::join_on_tensor_cores(Stage& first, Stage& second) const {
     second.halves_from = &made;
   };
   const Op& op = plan_.steps[first.step].op;
-  if (std::holds_alternative<Attention>(op) && is_attention_on_tensor_cores() &&
+  if (std::holds_alternative<Attention>(op) && is_attention_on_tensor_cores() && device_.has_wgmma &&
       width(output_slot(op)) % kWholeHalfUnits == 0)
     gives_halves(op);
   const auto* linear = std::get_if<Linear>(&op);

@@ -24,6 +24,8 @@ struct Device {
   int n_multiprocessors = 1;
   size_t cache_bytes = 0;  // of the second level
   bool overlaps_kernels = false;
+  SharedMemory shared;
+  bool has_wgmma = false;
   std::string text;  // for messages
 };
 

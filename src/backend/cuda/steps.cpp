@@ -196,26 +196,28 @@ void CudaProgram::enqueue(const Stage& stage, const Attention& op) {
   const RopeAppend* rope = stage.prepare != nullptr ? &std::get<RopeAppend>(*stage.prepare) : nullptr;
   AttentionArgs args = attention_args(op);
   const bool is_on_tensor_cores = batch_.rows() > kExactRows && is_attention_on_tensor_cores();
+  const bool are_prompts = is_on_tensor_cores && device_.has_wgmma && !batch_.is_one_row_each();
+  const bool are_decodes = batch_.is_one_row_each() && (is_on_tensor_cores || has_room_for_decodes(kernels_, args.kv));
   if (is_on_tensor_cores && stage.halves_for.op != nullptr)
     tensor_cores_->take_from(kernels_, args, stage.halves_for, static_cast<int32_t>(batch_.rows()));
-  if (rope != nullptr && (batch_.is_one_row_each() || is_on_tensor_cores)) {
+  if (rope != nullptr && (are_decodes || are_prompts)) {
     args.cos = cos_.data();
     args.sin = sin_.data();
     args.pairs = rope->pairs;
   }
-  if (!batch_.is_one_row_each()) {
-    if (rope != nullptr) {
-      RopeArgs first = rope_args(*rope);
-      if (is_on_tensor_cores) first.first_head = first.kv.n_heads;
-      rope_append(kernels_, first, static_cast<int32_t>(batch_.rows()));
-    }
-    args.n_tiles = static_cast<int32_t>(is_on_tensor_cores ? batch_.wide_tiles() : batch_.tiles());
+  if (rope != nullptr && !are_decodes) {
+    RopeArgs first = rope_args(*rope);
+    if (are_prompts) first.first_head = first.kv.n_heads;
+    rope_append(kernels_, first, static_cast<int32_t>(batch_.rows()));
+  }
+  if (are_prompts || (!are_decodes && !is_on_tensor_cores)) {
+    args.n_tiles = static_cast<int32_t>(are_prompts ? batch_.wide_tiles() : batch_.tiles());
     args.heads_per_tile = static_cast<int32_t>(heads_per_tile_);
-    if (is_on_tensor_cores) return attention_on_tensor_cores(kernels_, args);
+    if (are_prompts) return attention_on_tensor_cores(kernels_, args);
     args.n_splits = attention_splits(batch_.tiles(), batch_.tiles() * kv_tiles(plan_));
     return attention(kernels_, args);
   }
-  args.n_tiles = static_cast<int32_t>(batch_.rows());
+  args.n_tiles = static_cast<int32_t>(batch_.rows());  // without wgmma of prompts, too: their keys are in the pages
   if (is_on_tensor_cores) return attention_of_decodes_on_tensor_cores(kernels_, args);
   if (stage.packs && plan_.heads.head_dim % kQuantBlock == 0) args.packed_y = pack_for(op.y);
   // As many heads share the reading of their keys and values as leave enough blocks to fill the device.

@@ -84,8 +84,11 @@ TensorCores::TensorCores(const Plan& plan, const CudaWeights& weights, const Com
       weight_sizes_(measure(stream)) {
   stream.fill_bytes(zeros_.data(), 0, zeros_.bytes());
   stream.fill_bytes(arrivals_.data(), 0, arrivals_.bytes());
-  // Scales of rows that a tile has and a batch has not are read, and used for nothing.
-  for (Buffer* buffer : {&rows_, &gated_}) stream.fill_bytes(buffer->scale.data(), 0, buffer->scale.bytes());
+  // Rows that a tile has and a batch has not are read, and used for nothing.
+  for (Buffer* buffer : {&rows_, &gated_}) {
+    stream.fill_bytes(buffer->units.data(), 0, buffer->units.bytes());
+    stream.fill_bytes(buffer->scale.data(), 0, buffer->scale.bytes());
+  }
   stream.synchronize();
 }
 
@@ -118,7 +121,8 @@ HalfRows TensorCores::Buffer::of(int32_t cols, int32_t tile_rows) {
 }
 
 Tiling TensorCores::tiling_of(const KernelStream& stream, const Product& product, int32_t n) const {
-  return choose_tiling(shape_of(plan_, product, n), stream.n_multiprocessors);
+  return choose_tiling(shape_of(plan_, product, n), stream.n_multiprocessors,
+                       stream.has_wgmma ? kTileRows : kMmaTileRows);
 }
 
 TensorLinearArgs TensorCores::args_of(const Product& product, int32_t n, const Tiling& tiling) {
@@ -147,7 +151,7 @@ TensorLinearArgs TensorCores::args_of(const Product& product, int32_t n, const T
 }
 
 void TensorCores::multiply(const KernelStream& stream, const TensorLinearArgs& args) {
-  linear_on_tensor_cores(stream, args);
+  (stream.has_wgmma ? linear_on_tensor_cores : linear_with_mma)(stream, args);
   if (args.leaves_shares) left_ = {partial_.data(), args.n_shares};
 }
 

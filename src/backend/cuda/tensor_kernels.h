@@ -53,15 +53,17 @@ struct TensorLinearArgs {
   bool leaves_shares = false;    // of an accumulating product: somebody else adds them to y
   HalfRows gated;                // units not null: two parts, gate and up; silu(gate) * up goes there, and not to y
 };
-// In tiles of x.tile_rows.
+// In tiles of x.tile_rows. For devices with wgmma.
 void linear_on_tensor_cores(const KernelStream& stream, const TensorLinearArgs& args);
 void linear_of_blocks_on_tensor_cores(const KernelStream& stream, const TensorLinearArgs& args);
+void linear_with_mma(const KernelStream& stream, const TensorLinearArgs& args);  // for all; in tiles of 32 or kMmaTileRows
 
 // Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.
 inline constexpr int kTensorQueries = 128;
 bool attention_has_tensor_cores(int32_t head_dim, DType kv);
 void attention_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
-// The same where each of n_tiles rows is a sequence of its own; RopeAppend is fused, if its angles are given.
+// The same for n_tiles rows one by one; where each is a sequence of its own, RopeAppend is fused, if its angles are
+// given.
 void attention_of_decodes_on_tensor_cores(const KernelStream& stream, const AttentionArgs& args);
 
 }  // namespace llorch::cuda

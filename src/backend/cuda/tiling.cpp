@@ -20,10 +20,10 @@ int32_t most_shares(int32_t n_stages) { return std::max(1, n_stages / kMinStages
 
 }  // namespace
 
-Tiling choose_tiling(const ProductShape& shape, int n_multiprocessors) {
+Tiling choose_tiling(const ProductShape& shape, int n_multiprocessors, int32_t most_rows) {
   Tiling best;
   int64_t least = INT64_MAX;
-  for (int32_t rows = kTileRows; rows > 0; rows -= kRowSteps) {
+  for (int32_t rows = most_rows; rows > 0; rows -= kRowSteps) {
     const int32_t tiles = divide_up(shape.n_rows, rows) * divide_up(shape.n_groups, kTileGroups);
     const int32_t at_once = std::min(n_multiprocessors, kMaxBlocks) / tiles;
     for (int32_t n = 1; n <= std::clamp(at_once, 1, most_shares(shape.n_stages)); ++n) {

@@ -6,8 +6,9 @@
 
 namespace llorch::cuda {
 
-inline constexpr int kTileGroups = 8;  // groups of 32 outputs that a block makes at once
-inline constexpr int kTileRows = 128;  // rows of activations, the same, at most; a multiple of:
+inline constexpr int kTileGroups = 8;    // groups of 32 outputs that a block makes at once
+inline constexpr int kTileRows = 128;    // rows of activations, the same, at most; a multiple of:
+inline constexpr int kMmaTileRows = 64;  // without wgmma
 inline constexpr int kRowSteps = 32;
 inline constexpr int kHalvesPerUnit = 8;  // elements of 16 bits in a unit of 16 bytes
 inline constexpr int kStageUnits = 8;     // units of K that go through shared memory at a time
@@ -21,8 +22,8 @@ struct Tiling {
   int32_t rows = kTileRows;  // of a tile: 32, 64, 96 or 128
   int32_t n_shares = 1;      // none of them is empty; more than one: all blocks run at once
 };
-// The fastest, by what was measured.
-Tiling choose_tiling(const ProductShape& shape, int n_multiprocessors);
+// The fastest, by what was measured with wgmma. most_rows: of a tile.
+Tiling choose_tiling(const ProductShape& shape, int n_multiprocessors, int32_t most_rows = kTileRows);
 
 // What shares need at most: blocks of a product that has them; sums, and counters of arrivals.
 inline constexpr int kMaxBlocks = 144;

@@ -56,7 +56,8 @@ struct TensorLinearArgs {
 // In tiles of x.tile_rows. For devices with wgmma.
 void linear_on_tensor_cores(const KernelStream& stream, const TensorLinearArgs& args);
 void linear_of_blocks_on_tensor_cores(const KernelStream& stream, const TensorLinearArgs& args);
-void linear_with_mma(const KernelStream& stream, const TensorLinearArgs& args);  // for all; in tiles of 32 or kMmaTileRows
+// For all devices; in tiles of 32 or kMmaTileRows.
+void linear_with_mma(const KernelStream& stream, const TensorLinearArgs& args);
 
 // Attention of tiles of up to kTensorQueries / heads_per_tile rows (BatchView::wide_tiles), n_tiles of them.
 inline constexpr int kTensorQueries = 128;

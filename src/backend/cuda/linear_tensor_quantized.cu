@@ -2,10 +2,10 @@
 // their matrix, so that nothing overflows, and rounded to f16 on their way into the ring. Of a tile each group may have
 // a type of its own.
 //
-// Eight warps widen a group each, a lane a row. Codes come through a ring of their
-// own, in which a lane reads what it has asked for itself: stages ahead, so that memory is busy while it computes.
-// That takes half as long as products with 128 rows, so a matrix is widened anew for each tile of rows instead of
-// written to memory and read again.
+// Eight warps widen a group each, a lane a row. Codes come through a ring of their own, in which a lane reads what it
+// has asked for itself: stages ahead, so that memory is busy while it computes. That takes about as long as products
+// with 128 rows and goes on beside them: a matrix is widened anew for each tile of rows instead of written to memory
+// and read again.
 #include "backend/cuda/group_codes.h"
 
 namespace llorch::cuda {

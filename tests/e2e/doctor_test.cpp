@@ -75,10 +75,10 @@ TEST(DoctorCommand, JsonSaysTheSame) {
   EXPECT_EQ(report["cut"]["positions"], 9);
   EXPECT_EQ(report["cut"]["layers"], report["cut"]["of_layers"]);
   EXPECT_FALSE(report.contains("step"));
-  EXPECT_THAT(
-      names_of(report["checks"], true),
-      testing::ElementsAre("device", "model", "weights", "steps", "1 token", "2 tokens", "5 tokens", "9 tokens",
-                           "fused", "decode", "chunks", "two sequences", "engine", "history", "engine, two at once"));
+  EXPECT_THAT(names_of(report["checks"], true),
+              testing::ElementsAre("device", "model", "weights", "steps", "1 token", "2 tokens", "5 tokens", "9 tokens",
+                                   "fused", "decode", "chunks", "two sequences", "sampling", "engine", "history",
+                                   "engine, two at once"));
 }
 
 TEST(DoctorCommand, AWeightThatIsNanIsNamed) {

@@ -8,9 +8,10 @@
 namespace llorch {
 namespace {
 
-constexpr uint32_t kMaxSteps = 12, kSequences = 2;
+// So many that decodes of as many rows are recorded where a backend records them, and that a page holds them.
+constexpr uint32_t kMaxSteps = 12, kPageSize = 16, kSequences = 2;
+static_assert(kMaxSteps <= kPageSize);
 
-// Each decode of so many rows comes often enough to be recorded, where a backend records them.
 constexpr SamplingParams kParams[kSequences] = {{.temperature = 0.0f},
                                                 {.temperature = 1.5f, .top_k = 50, .top_p = 0.9f, .seed = 7}};
 constexpr SamplingParams kPenalty = {.temperature = 2.0f, .repetition_penalty = 1.3f, .seed = 3};
@@ -103,17 +104,19 @@ std::optional<Finding> ahead(Program& program, const CourseTokens& tokens, const
 
 std::optional<Finding> examine_sampling(const std::function<std::unique_ptr<Program>(const CompileOptions&)>& compile,
                                         const CourseTokens& tokens, DType kv_dtype) {
-  const CompileOptions options = {.kv = {.n_pages = kSequences, .page_size = 16, .dtype = kv_dtype},
+  const CompileOptions options = {.kv = {.n_pages = kSequences, .page_size = kPageSize, .dtype = kv_dtype},
                                   .max_rows = kSequences,
                                   .max_logit_rows = kSequences};
-  static_assert(kMaxSteps <= 16, "a sequence has a page");
   std::vector<Rows> rows;
-  if (auto found = one_by_one(*compile(options), tokens, rows)) return found;
+  const auto program = compile(options);
+  if (auto found = one_by_one(*program, tokens, rows)) return found;
+  if (program->max_in_flight() == 1) return std::nullopt;
   return ahead(*compile(options), tokens, rows);
 }
 
 std::string sampling_text(const Plan& plan) {
-  return fmt::format("tokens of {} steps of two sequences, drawn one by one and a step ahead", n_steps(plan));
+  return fmt::format("tokens of {} steps of two sequences, drawn one by one and, where it can, a step ahead",
+                     n_steps(plan));
 }
 
 }  // namespace llorch

@@ -17,7 +17,7 @@ namespace llorch {
 std::optional<Finding> examine_sampling(const std::function<std::unique_ptr<Program>(const CompileOptions&)>& compile,
                                         const CourseTokens& tokens, DType kv_dtype);
 
-// "tokens of 12 steps of two sequences, drawn one by one and a step ahead".
+// "tokens of 12 steps of two sequences, drawn one by one and, where it can, a step ahead".
 std::string sampling_text(const Plan& plan);
 
 }  // namespace llorch

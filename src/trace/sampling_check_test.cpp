@@ -80,7 +80,8 @@ const Check& sampling_check(const Diagnosis& d) {
 TEST(SamplingCheck, PassesWhatDrawsAsTheHostDoes) {
   const Diagnosis d = look_at([](SampledRow&, const RowSampling&, bool) {});
   EXPECT_TRUE(d.healthy()) << d.verdict;
-  EXPECT_EQ(sampling_check(d).sentence, "tokens of 12 steps of two sequences, drawn one by one and a step ahead");
+  EXPECT_EQ(sampling_check(d).sentence,
+            "tokens of 12 steps of two sequences, drawn one by one and, where it can, a step ahead");
 }
 
 TEST(SamplingCheck, NamesATokenThatTheHostDoesNotDraw) {

@@ -150,6 +150,12 @@ struct BlockCodes<DType::kQ5_K> : NibbleCodes<BlockQ5_K, SuperblockScales, 1, 0>
 template <>
 struct BlockCodes<DType::kQ6_K> : NibbleCodes<BlockQ6_K, SignedSuperblockScales, 2, 0, 2> {};
 
+// Code k of a block, of which words() are given.
+template <typename Codes>
+__device__ int code_at(const int (&words)[kWordsPerBlock], int k) {
+  return (static_cast<int8_t>(words[k / 4] >> (8 * (k % 4))) >> Codes::kShift) - Codes::kOffset;
+}
+
 // What a lane has of a segment: kBlocks of its blocks.
 template <typename Codes, int kBlocks = kBlocksPerSegment>
 struct SegmentUnits {

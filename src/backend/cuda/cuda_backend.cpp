@@ -20,27 +20,28 @@ cudaDeviceProp properties_of(int device) {
 class CudaBackend final : public Backend {
  public:
   // The device's context is made here, once for all that this process does on it: some tenths of a second.
-  explicit CudaBackend(int device) : device_(device) {
-    cuda::use_device(device);
+  explicit CudaBackend(int index) {
+    cuda::use_device(index);
     cuda::check(cudaFree(nullptr), "the device's context was not made");
-    const cudaDeviceProp properties = properties_of(device);
+    const cudaDeviceProp properties = properties_of(index);
     int driver = 0;
     cuda::check(cudaDriverGetVersion(&driver), "the driver does not say its version");
-    n_multiprocessors_ = properties.multiProcessorCount;
-    cache_bytes_ = static_cast<size_t>(properties.l2CacheSize);
-    overlaps_kernels_ = properties.major >= 9;
-    shared_ = {properties.sharedMemPerBlockOptin, properties.sharedMemPerMultiprocessor};
-    has_wgmma_ = properties.major == kWgmmaMajor;
-    text_ = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name, device,
-                        properties.major, properties.minor, version_text(driver));
+    device_ = {.index = index,
+               .n_multiprocessors = properties.multiProcessorCount,
+               .cache_bytes = static_cast<size_t>(properties.l2CacheSize),
+               .overlaps_kernels = properties.major >= 9,
+               .shared = {properties.sharedMemPerBlockOptin, properties.sharedMemPerMultiprocessor},
+               .has_wgmma = properties.major == kWgmmaMajor,
+               .text = fmt::format("{} (device {}, compute capability {}.{}, driver for CUDA {})", properties.name,
+                                   index, properties.major, properties.minor, version_text(driver))};
   }
 
-  BackendInfo info() const override { return {"cuda", text_}; }
+  BackendInfo info() const override { return {"cuda", device_.text}; }
 
   std::optional<std::string> why_not_fast() const override { return std::nullopt; }
 
   std::optional<DeviceMemory> memory() const override {
-    cuda::use_device(device_);
+    cuda::use_device(device_.index);
     return cuda::device_memory();
   }
 
@@ -49,12 +50,12 @@ class CudaBackend final : public Backend {
   }
 
   Roof measure_roof() override {
-    cuda::use_device(device_);
-    return cuda::measure_roof(n_multiprocessors_, has_wgmma_);
+    cuda::use_device(device_.index);
+    return cuda::measure_roof(device_.n_multiprocessors, device_.has_wgmma);
   }
 
   std::shared_ptr<const PlacedWeights> place(const Plan& plan, const WeightSource& source) override {
-    return std::make_shared<const cuda::CudaWeights>(device_, plan, source);
+    return std::make_shared<const cuda::CudaWeights>(device_.index, plan, source);
   }
 
   std::unique_ptr<Program> compile(const Plan& plan, std::shared_ptr<const PlacedWeights> weights,
@@ -63,20 +64,12 @@ class CudaBackend final : public Backend {
     check_numerics(*this, options.numerics);
     auto own = std::dynamic_pointer_cast<const cuda::CudaWeights>(weights);
     LLORCH_CHECK(own != nullptr, "weights were placed by another backend");
-    cuda::use_device(device_);
-    return std::make_unique<cuda::CudaProgram>(
-        plan, std::move(own), options,
-        cuda::Device{device_, n_multiprocessors_, cache_bytes_, overlaps_kernels_, shared_, has_wgmma_, text_});
+    cuda::use_device(device_.index);
+    return std::make_unique<cuda::CudaProgram>(plan, std::move(own), options, device_);
   }
 
  private:
-  const int device_;
-  int n_multiprocessors_ = 1;
-  size_t cache_bytes_ = 0;
-  bool overlaps_kernels_ = false;
-  cuda::SharedMemory shared_;
-  bool has_wgmma_ = false;
-  std::string text_;
+  cuda::Device device_;
 };
 
 }  // namespace

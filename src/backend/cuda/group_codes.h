@@ -89,4 +89,12 @@ class GroupCodes {
   const int n_blocks_;
 };
 
+// Calls f(GroupCodes<..>) for a group of a quantized part.
+template <typename F>
+__device__ void with_group_codes(const TensorPart& part, int group, F f) {
+  with_codes(part.dtype, [&](auto codes) {
+    if constexpr (kIsQuantized<decltype(codes)>) f(GroupCodes<decltype(codes)>(part.w, group));
+  });
+}
+
 }  // namespace llorch::cuda

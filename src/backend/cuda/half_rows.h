@@ -1,6 +1,10 @@
 // Rounding to 16 bits, and the powers of two that keep rows inside f16's range. For kernels.
 #pragma once
 
+#if !defined(__CUDACC__)
+#include <vector>
+#endif
+
 #include "backend/cuda/device_code.h"
 #include "tensor/dtype.h"
 
@@ -21,6 +25,19 @@ __device__ uint16_t round_to_half(float x) {
 #endif
   }
 }
+
+#if !defined(__CUDACC__)
+// Exact, by a table: emulated products are made of it.
+inline float widen_half(DType type, uint16_t bits) {
+  if (type == DType::kBF16) return bf16_to_f32(bits);
+  static const std::vector<float> all = [] {
+    std::vector<float> floats(1 << 16);
+    for (unsigned i = 0; i < floats.size(); ++i) floats[i] = f16_to_f32(static_cast<uint16_t>(i));
+    return floats;
+  }();
+  return all[bits];
+}
+#endif
 
 // Two, the first in the low half of a word.
 template <DType kType>

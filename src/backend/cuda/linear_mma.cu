@@ -1,6 +1,6 @@
 // Linear of many rows on the tensor cores of devices without wgmma: tiles, stages, sums and what becomes of them are
-// those of tensor_block.h, products are a warp's (mma.sync), and shared memory is that of compute capability 8.6, 99
-// KB.
+// those of tensor_block.h, products are a warp's (mma.sync), and 99 KB of shared memory, those of compute capability
+// 8.6, are enough.
 //
 // Eight warps do all together: ask for a stage while they multiply the one before, a group each and a share of the
 // rows; quantized codes they then round to f16.
@@ -37,11 +37,8 @@ struct WarpGroup {
     if (place.part >= 0) part = &a.parts[place.part], group = place.group;
   }
   template <typename F>
-  __device__ void with_group_codes(F f) const {
-    if (part == nullptr) return;
-    with_codes(part->dtype, [&](auto codes) {
-      if constexpr (kIsQuantized<decltype(codes)>) f(GroupCodes<decltype(codes)>(part->w, group));
-    });
+  __device__ void with_its_codes(F f) const {
+    if (part != nullptr) with_group_codes(*part, group, f);
   }
 };
 
@@ -52,7 +49,7 @@ __device__ void ask(const TensorLinearArgs& a, const Work& work, const Item& ite
   if (stage < item.n_stages) {
     const int slot = stage % kSlots, first_unit = (item.first_stage + stage) * kStageUnits;
     if constexpr (kOfBlocks) {
-      mine.with_group_codes([&](const auto& codes) {
+      mine.with_its_codes([&](const auto& codes) {
         codes.ask_for(first_unit * kHalvesPerUnit / kQuantBlock, shared.asked[slot][warp_id()]);
       });
     } else if (mine.part != nullptr) {
@@ -118,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) linear_mma_kernel(const __grid_const
       __syncthreads();
       const unsigned char* weights = shared.weights[kOfBlocks ? 0 : stage % kSlots];
       if constexpr (kOfBlocks) {
-        mine.with_group_codes([&](const auto& codes) {
+        mine.with_its_codes([&](const auto& codes) {
           codes.widen((item.first_stage + stage) * kStageUnits * kHalvesPerUnit / kQuantBlock,
                       shared.asked[stage % kSlots][warp_id()], inverse_of_power(mine.part->scale),
                       reinterpret_cast<uint4*>(shared.weights[0] + warp_id() * kGroupStage) + lane_id());

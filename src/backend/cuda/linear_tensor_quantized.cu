@@ -43,10 +43,7 @@ class Widener {
         continue;
       }
       const TensorPart& part = a_.parts[place.part];
-      with_codes(part.dtype, [&](auto codes) {
-        if constexpr (kIsQuantized<decltype(codes)>)
-          widen_item(GroupCodes<decltype(codes)>(part.w, place.group), inverse_of_power(part.scale));
-      });
+      with_group_codes(part, place.group, [&](const auto& codes) { widen_item(codes, inverse_of_power(part.scale)); });
     }
     if (!has_rows_) bring_first_rows();
   }

@@ -35,8 +35,8 @@ __global__ void measure_kernel(MatrixView w, MatrixSize* out) {
       Codes::words(units.units[0], units.highs, b, words);
       const typename Codes::Scales scales = units.make_scales();
       for (int k = 0; k < kQuantBlock; ++k) {
-        const int code = (static_cast<int8_t>(words[k / 4] >> (8 * (k % 4))) >> Codes::kShift) - Codes::kOffset;
-        const float scaled = scales.scale((b * kQuantBlock + k) / Codes::Block::kScaleGroup) * static_cast<float>(code);
+        const float scaled =
+            scales.scale((b * kQuantBlock + k) / Codes::Block::kScaleGroup) * __int2float_rn(code_at<Codes>(words, k));
         size.add_factor(scaled);
         if constexpr (Codes::Block::kHasMinimum) {
           size.add_factor(scales.minimum(b));

@@ -5,8 +5,7 @@
 // 4 + 8 (c[2], c[3]), columns l % 4 * 2 and the next.
 #pragma once
 
-#include "backend/cuda/device_code.h"
-#include "tensor/dtype.h"
+#include "backend/cuda/half_rows.h"
 
 namespace llorch::cuda {
 
@@ -54,19 +53,21 @@ template <DType kType = DType::kF16>
 void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
   const void* const* all = cuda_emulator::share(mine);
-  const auto words = [&](int lane) { return static_cast<const unsigned*>(all[lane]); };
   // Element k of a row of a, and of a row of b: words of the four lanes that have the row.
-  const auto half_of = [](unsigned word, int k) {
-    const auto bits = static_cast<uint16_t>(word >> k % 2 * 16);
-    return kType == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  const auto element = [&](int row, int k, int word) {
+    const unsigned both = static_cast<const unsigned*>(all[row * 4 + k % 8 / 2])[word];
+    return widen_half(kType, static_cast<uint16_t>(both >> k % 2 * 16));
   };
-  const auto of_a = [&](int row, int k) { return half_of(words(row % 8 * 4 + k % 8 / 2)[row / 8 + k / 8 * 2], k); };
-  const auto of_b = [&](int row, int k) { return half_of(words(row * 4 + k % 8 / 2)[4 + k / 8], k); };
+  float rows[2][16], columns[2][16];
+  for (int i = 0; i < 2; ++i)
+    for (int k = 0; k < 16; ++k) {
+      rows[i][k] = element(lane_id() / 4, k, i + k / 8 * 2);
+      columns[i][k] = element(lane_id() % 4 * 2 + i, k, 4 + k / 8);
+    }
   float sums[4];
   for (int i = 0; i < 4; ++i) {
-    const int row = lane_id() / 4 + i / 2 * 8, column = lane_id() % 4 * 2 + i % 2;
     sums[i] = c[i];
-    for (int k = 0; k < 16; ++k) sums[i] += of_a(row, k) * of_b(column, k);
+    for (int k = 0; k < 16; ++k) sums[i] += rows[i / 2][k] * columns[i % 2][k];
   }
   __syncwarp();
   for (int i = 0; i < 4; ++i) c[i] = sums[i];

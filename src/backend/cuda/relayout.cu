@@ -55,9 +55,9 @@ __device__ float element(const MatrixView& w, int row, int col) {
     units.load(segment_place<Codes>(w, group, col / kSegment, lane), b, 1, [](const auto* p) { return *p; });
     int words[kWordsPerBlock];
     Codes::words(units.units[0], units.highs, b, words);
-    const int code = (static_cast<int8_t>(words[k / 4] >> (8 * (k % 4))) >> Codes::kShift) - Codes::kOffset;
     const typename Codes::Scales scales = units.make_scales();
-    const float product = __fmul_rn(scales.scale(in_segment / Codes::Block::kScaleGroup), __int2float_rn(code));
+    const float product =
+        __fmul_rn(scales.scale(in_segment / Codes::Block::kScaleGroup), __int2float_rn(code_at<Codes>(words, k)));
     if constexpr (Codes::Block::kHasMinimum)
       return __fadd_rn(product, scales.minimum(b));
     else

@@ -5,10 +5,8 @@
 // (4 * j + 2, 4 * j + 3), in columns 8 * j + t % 4 * 2 and the next.
 #pragma once
 
-#include <vector>
-
+#include "backend/cuda/half_rows.h"
 #include "backend/cuda/tensor_core.h"
-#include "tensor/dtype.h"
 
 namespace llorch::cuda {
 
@@ -159,16 +157,6 @@ void give_registers() {}
 template <typename T>
 void take_sums(T&) {}
 inline void publish_to_products() {}
-
-inline float widen_half(DType type, uint16_t bits) {
-  if (type == DType::kBF16) return bf16_to_f32(bits);
-  static const std::vector<float> all = [] {
-    std::vector<float> floats(1 << 16);
-    for (unsigned i = 0; i < floats.size(); ++i) floats[i] = f16_to_f32(static_cast<uint16_t>(i));
-    return floats;
-  }();
-  return all[bits];
-}
 
 template <DType kType, int kN>
 void multiply(float (&d)[kN / 2], const CoreMatrices& x, const CoreMatrices& y, bool keeps) {
